@@ -1,0 +1,142 @@
+"""Datasets as tensors: found on disk, downloaded, or carried by scikit-learn; verified; cut into batches.
+
+Images stay uint8 rows (N, 784), a quarter of float32's memory; `pixels` turns a batch into float32 in [0, 1].
+"""
+
+import http.client
+import socket
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # torchvision's names
+IMAGE_MAGIC, LABEL_MAGIC = 2051, 2049  # http://yann.lecun.com/exdb/mnist: unsigned bytes in three dimensions, in one
+PROBE_SECONDS, STALL_SECONDS = 5, 10
+
+
+class DataError(ValueError):
+    """A dataset that cannot be used; the message is for the user."""
+
+
+class Unavailable(DataError):
+    """A dataset that is neither on disk nor downloadable."""
+
+
+class Dataset(NamedTuple):
+    """Images (N, 784) uint8 and labels (N,) int64 from 0 to 9, of the training and of the test set."""
+
+    name: str
+    train_images: torch.Tensor
+    train_labels: torch.Tensor
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+
+    def to(self, device):
+        """The same dataset on a device."""
+        return Dataset(self.name, *(tensor.to(device) for tensor in self[1:]))
+
+
+def pixels(images):
+    """uint8 (N, 784) -> float32 (N, 784) in [0, 1]."""
+    return images.float().div_(255)
+
+
+def load(name, data_dir):
+    """The dataset `name` (mnist, fashion_mnist, digits), downloaded into data_dir through torchvision if not there.
+
+    Raises:
+        Unavailable: neither in data_dir nor downloadable.
+        DataError: a file is not what its name says. OSError: it cannot be read, or a download not written.
+    """
+    if name == "digits":
+        return _digits()
+    raw = Path(data_dir) / FOLDERS[name] / "raw"
+    sets = [(raw / f"{prefix}-images-idx3-ubyte", raw / f"{prefix}-labels-idx1-ubyte") for prefix in ("train", "t10k")]
+    missing = [path for pair in sets for path in pair if not path.exists()]
+    if missing:
+        _download(name, data_dir, missing[0])
+    return Dataset(name, *(tensor for pair in sets for tensor in _images_and_labels(*pair)))
+
+
+def _images_and_labels(image_path, label_path):
+    images = _read_idx(image_path, IMAGE_MAGIC, (28, 28))
+    labels = _read_idx(label_path, LABEL_MAGIC, ())
+    if len(images) != len(labels):
+        raise DataError(f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels; get both anew")
+    if labels.max() > 9:
+        raise DataError(f"{label_path} holds a label {labels.max()}, outside 0-9; delete the file to download it again")
+    return torch.from_numpy(images.reshape(-1, 784)), torch.from_numpy(labels.astype(np.int64))
+
+
+def _read_idx(path, magic, item_shape):
+    """The uint8 array (count, *item_shape) in an IDX file: a big-endian header of magic and sizes, then the values."""
+    values = np.fromfile(path, dtype=np.uint8)
+    n_header = 2 + len(item_shape)
+    header = values[: 4 * n_header].view(">u4") if len(values) >= 4 * n_header else ()
+    body = values[4 * n_header :]
+    if len(header) == 0 or header[0] != magic:
+        problem = f"does not begin with the magic number {magic}"
+    elif tuple(header[2:]) != item_shape:
+        problem = f"holds items of {'x'.join(map(str, header[2:]))}, not {'x'.join(map(str, item_shape))}"
+    elif header[1] == 0 or len(body) != int(header[1]) * int(np.prod(item_shape, dtype=int)):
+        problem = f"announces {header[1]} items but holds {len(body)} bytes of them"
+    else:
+        return body.reshape(-1, *item_shape)
+    raise DataError(f"{path} {problem}; delete the file to download it again, or name another --data_dir")
+
+
+def _download(name, data_dir, missing):
+    """Fetch and check (MD5) a dataset through torchvision, noticing a dead network within seconds."""
+    from torchvision import datasets  # here, because it takes seconds to import and most runs find their data on disk
+
+    ways_out = (
+        f"put the four IDX files into {missing.parent}, name their place with --data_dir or $VAE_DATA_DIR, "
+        "connect to the network, or use --dataset digits, which needs no download"
+    )
+    dataset = getattr(datasets, FOLDERS[name])
+    if not any(map(_answers, dataset.mirrors)):
+        raise Unavailable(f"{missing} is missing and no server of {name} answers; {ways_out}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)
+    try:
+        dataset(data_dir, download=True)
+    except (RuntimeError, urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+        raise Unavailable(f"{name} could not be downloaded ({str(error).splitlines()[0]}); {ways_out}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _answers(url):
+    """Whether a server answers there in PROBE_SECONDS; in a thread, as no timeout of Python's bounds a name look-up."""
+    answered = threading.Event()
+
+    def probe():
+        try:
+            urllib.request.urlopen(url, timeout=PROBE_SECONDS).close()
+        except urllib.error.HTTPError:  # a refusal is an answer: a mirror need not list its folder
+            pass
+        except (OSError, http.client.HTTPException):
+            return
+        answered.set()
+
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answered.is_set()
+
+
+def _digits():
+    """The 1,797 handwritten digits of scikit-learn's wheel (UCI, 8 x 8, 0 to 16), scaled up; the first 1,500 train."""
+    from sklearn.datasets import load_digits  # here, because it takes a second to import and only this dataset needs it
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).float().div_(16).unsqueeze(1)
+    images = F.interpolate(images, size=(28, 28), mode="bilinear").mul_(255).round_().byte().reshape(-1, 784)
+    labels = torch.from_numpy(digits.target)
+    return Dataset("digits", images[:1500], labels[:1500], images[1500:], labels[1500:])

@@ -1,0 +1,122 @@
+"""Train a variational auto-encoder and draw its latent space: python main.py --epochs 100 --log_interval 30"""
+
+import argparse
+import math
+import os
+import signal
+import sys
+
+DEFAULTS = {
+    "epochs": 10,
+    "batch_size": 128,
+    "log_interval": 10,
+    "seed": 1,
+    "device": "auto",
+    "lr": 1e-3,
+    "schedule": "constant",
+    "latent_dim": 2,
+    "hidden_dims": [400],
+    "dataset": "mnist",
+    "data_dir": os.environ.get("VAE_DATA_DIR") or "data",
+    "results_dir": "results",
+    "precision": "auto",
+    "resume": False,
+    "overwrite": False,
+}
+
+
+def count(text):
+    """A whole number from 1 up."""
+    number = int(text)
+    if not 1 <= number <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to a thousand million")
+    return number
+
+
+def seed(text):
+    """A whole number from 0 up."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^63 - 1")
+    return number
+
+
+def rate(text):
+    """A positive, finite number."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive, finite number")
+    return number
+
+
+def parse(argv=None):
+    """The flags that the user named, as a dict. A bad one ends the process with exit code 2 and a line on stderr."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, argument_default=argparse.SUPPRESS, allow_abbrev=False, epilog="See README.md."
+    )
+
+    def flag(name, help, **kwargs):
+        default = DEFAULTS.get(name)
+        if default:
+            shown = " ".join(map(str, default)) if isinstance(default, list) else default
+            help += f" (default: {shown})".replace("%", "%%")
+        spellings = [f"--{name}"] + ([f"--{name.replace('_', '-')}"] if "_" in name else [])
+        parser.add_argument(*spellings, help=help, **kwargs)
+
+    flag("epochs", "passes over the training set", type=count)
+    flag("batch_size", "images a step, over all processes", type=count)
+    flag("log_interval", "batches between status lines", type=count)
+    flag("seed", "seeds everything random", type=seed)
+    flag("no_cuda", "same as --device cpu", dest="device", action="store_const", const="cpu")
+    flag("device", "where to train", choices=["auto", "cpu", "cuda", "mps"])
+    flag("lr", "Adam's learning rate", type=rate)
+    flag("schedule", "of the learning rate", choices=["constant", "onecycle"])
+    flag("latent_dim", "size of z", type=count)
+    flag("hidden_dims", "widths of the encoder's hidden layers; the decoder mirrors them", type=count, nargs="+")
+    flag("dataset", "what to train on", choices=["mnist", "fashion_mnist", "digits"])
+    flag("data_dir", "where the datasets are, or are downloaded to")
+    flag("results_dir", "where the run writes")
+    flag("precision", "of the layers while training", choices=["auto", "float32", "bfloat16"])
+    flag("resume", "continue the run in --results_dir; flags left out are that run's own", action="store_true")
+    flag("overwrite", "replace an unfinished run in --results_dir", action="store_true")
+    given = vars(parser.parse_args(argv))
+    if given.keys() >= {"resume", "overwrite"}:
+        parser.error("--resume continues a run and --overwrite replaces it: give one of the two")
+    return given
+
+
+def listen():
+    """A list to which SIGINT and SIGTERM are appended; a second signal of the same kind ends the process at once."""
+    received = []
+
+    def note(signum, frame):
+        received.append(signum)
+        signal.signal(signum, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGTERM, note)
+    return received
+
+
+def main():
+    given = parse()
+    received = listen()
+    sys.stdout.reconfigure(line_buffering=True)  # a line that is piped is there when it is printed
+    import train  # here, because PyTorch takes seconds to import and --help need not wait
+
+    try:
+        train.run(given, DEFAULTS, received)
+    except train.Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return 128 + interrupted.signum
+    except train.USER_ERRORS as error:
+        print(f"main.py: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"main.py: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,517 @@
+"""Training: a step, an epoch, an evaluation, and the run that repeats them, checkpoints them and draws them.
+
+Nothing random is ever saved: the order and the noise of an epoch follow from the seed and the epoch's number, so that
+a resumed run is the run that was interrupted, and many processes are the run of one.
+"""
+
+import contextlib
+import csv
+import datetime
+import io
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+import checkpoint
+import data
+import utils
+from model import VAE, bce, kld
+
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
+COLUMNS = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total")
+EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
+EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
+WARM_UP_STEPS = 3  # before a CUDA graph is captured, as PyTorch's documentation asks
+MANIFOLD_SIDE = 20
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message is for the user."""
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM, signum, came; the message says how to continue."""
+
+    def __init__(self, signum, message):
+        super().__init__(message)
+        self.signum = signum
+
+
+USER_ERRORS = (RunError, checkpoint.CheckpointError, data.DataError)
+
+
+class World(NamedTuple):
+    """This process among those that train together."""
+
+    rank: int
+    size: int
+
+
+ALONE = World(0, 1)
+
+
+def generator(*seeds):
+    """A CPU generator whose numbers follow from the integers `seeds`."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]))
+
+
+def epoch_noise(seed, epoch, n, latent_dim):
+    """The order (n,) and the noise eps (n, latent_dim) of an epoch's n images."""
+    g = generator(seed, epoch)
+    return torch.randperm(n, generator=g), torch.randn(n, latent_dim, generator=g)
+
+
+def make_step(net, optimizer, images, bfloat16=False, world_size=1):
+    """A step of Algorithm 1: a function step(index, eps, n) -> this process's sums of BCE and KLD, (2,) float32.
+
+    Args:
+        net: a VAE, or one wrapped for data-parallel training, which averages gradients over its processes.
+        images: (N, 784) uint8, the whole training set on the network's device.
+        bfloat16: run the layers in bfloat16 (weights, latents, losses and updates stay float32).
+
+    The step takes the rows `index` of images, their noise eps (len(index), latent_dim), and the batch's size over all
+    processes, n; it minimises the batch's mean of BCE + KLD.
+    """
+
+    def step(index, eps, n):
+        x = data.pixels(images.index_select(0, index))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            logits, mu, logvar = net(x, eps)
+        batch_bce, batch_kld = bce(logits, x).sum(), kld(mu, logvar).sum()
+        optimizer.zero_grad()
+        ((batch_bce + batch_kld) * (world_size / n)).backward()
+        optimizer.step()
+        return torch.stack([batch_bce.detach(), batch_kld.detach()])
+
+    return step
+
+
+def cuda_capture(function):
+    """A function that replays the kernels function() launches, recorded in a CUDA graph, as a single launch."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+
+    def replay():
+        graph.replay()
+        return result
+
+    return replay
+
+
+@contextlib.contextmanager
+def cuda_side_stream():
+    """A stream of its own, as warming up for a capture needs one."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def replayed(step, batch_size, capture=cuda_capture, warm_up=cuda_side_stream):
+    """A step that does what `step` does, full batches through a captured graph: same kernels, one launch.
+
+    The first full batches warm up plainly, the next is captured, and from then on full batches are replayed on the same
+    memory. A smaller batch goes the plain way.
+    """
+    warm_ups, replay, static_index, static_eps = 0, None, None, None
+
+    def call(index, eps, n):
+        nonlocal warm_ups, replay, static_index, static_eps
+        if len(index) != batch_size:
+            return step(index, eps, n)
+        if warm_ups < WARM_UP_STEPS:
+            warm_ups += 1
+            with warm_up():
+                return step(index, eps, n)
+        if replay is None:
+            static_index, static_eps = index.clone(), eps.clone()
+            replay = capture(lambda: step(static_index, static_eps, n))
+        static_index.copy_(index)
+        static_eps.copy_(eps)
+        return replay()
+
+    return call
+
+
+def train_epoch(step, order, eps, batch_size, world=ALONE, after_batch=lambda batch, losses: None):
+    """One pass over the training set; returns each batch's sums of BCE and KLD, (batches, 2), over all processes.
+
+    Args:
+        step: from make_step. order, eps: from epoch_noise, on the images' device.
+        after_batch: called with each batch's number and the sums so far, (batches, 2), of this process. They stay on
+            the device: nobody waits for them but who looks at them.
+    """
+    indices, noises = order.split(batch_size), eps.split(batch_size)
+    losses = torch.zeros(len(indices), 2, device=eps.device)
+    for batch, (index, noise) in enumerate(zip(indices, noises, strict=True)):
+        mine = (part.tensor_split(world.size)[world.rank] for part in (index, noise))
+        losses[batch] = step(*mine, len(index))
+        after_batch(batch, losses)
+    return summed(losses, world)
+
+
+def summed(tensor, world):
+    """The tensor's sum over all processes."""
+    if world.size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def evaluate(model, images):
+    """BCE and KLD of images (N, 784) uint8 in float32, with one z an image from noise that is always the same.
+
+    Returns: the mean BCE and KLD (nats per image), z and mu (each (N, latent_dim), on the CPU).
+    """
+    eps = torch.randn(len(images), model.latent_dim, generator=generator(EVALUATION_SEED)).to(images.device)
+    parts = []
+    for chunk, noise in zip(images.split(EVALUATION_CHUNK), eps.split(EVALUATION_CHUNK), strict=True):
+        x = data.pixels(chunk)
+        mu, logvar = model.encode(x)
+        z = model.reparameterize(mu, logvar, noise)
+        parts.append((bce(model.decode(z), x), kld(mu, logvar), z, mu))
+    batch_bce, batch_kld, z, mu = (torch.cat(part) for part in zip(*parts, strict=True))
+    return batch_bce.double().mean().item(), batch_kld.double().mean().item(), z.cpu(), mu.cpu()
+
+
+def check_finite(losses, where):
+    """Raise RunError if a row of losses, (batches, 2), is not finite; `where` says of what, and the first is named."""
+    bad = (~losses.isfinite()).any(1).nonzero()
+    if len(bad):
+        raise RunError(
+            f"the loss is not finite in {where}, batch {bad[0].item() + 1}: lower --lr or use --precision float32. "
+            "What was saved up to the last finished epoch is as it was"
+        )
+
+
+def best_of(history):
+    """The epoch, as a dict, of the lowest test_total; the first of equals."""
+    return min(history, key=lambda epoch: epoch["test_total"])
+
+
+def metrics_csv(history):
+    """metrics.csv's bytes: nats per image to four decimals, seconds to three."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("epoch", *COLUMNS, "seconds"))
+    for epoch in history:
+        table.writerow((epoch["epoch"], *(f"{epoch[name]:.4f}" for name in COLUMNS), f"{epoch['seconds']:.3f}"))
+    return text.getvalue().encode()
+
+
+def find_device(name):
+    """The torch.device of --device; under torchrun this process's GPU. Raises RunError if the machine has none."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
+    if not present[name]:
+        raise RunError(f"--device {name}: this machine, or this build of PyTorch, has none; use --device auto or cpu")
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0)) if name == "cuda" else None)
+
+
+def find_precision(name, device):
+    """--precision with auto settled: bfloat16 where the hardware computes in it, else float32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        native = any(capabilities.get(unit) for unit in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if native else "float32"
+
+
+@contextlib.contextmanager
+def joined(device):
+    """The World of this process: the others that torchrun started are joined, and a lost one becomes a RunError."""
+    world = World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    if world == ALONE:
+        yield world
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=10))
+    try:
+        yield world
+    except RuntimeError as error:
+        if isinstance(error, RunError) or not any(word in str(error).lower() for word in ("gloo", "nccl", "store")):
+            raise
+        raise RunError(
+            f"process {world.rank} of {world.size} stops, as another has ended or is out of reach"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def shared(value, world):
+    """Process 0's value, on every process."""
+    box = [value]
+    if world.size > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+def find_dataset(config, may_fall_back):
+    """The dataset of the flags; if none was named and MNIST cannot be had, scikit-learn's digits, after a warning."""
+    try:
+        return data.load(config["dataset"], config["data_dir"])
+    except data.Unavailable as error:
+        if not may_fall_back:
+            raise
+        rule = "*" * 100
+        print(f"{rule}\nWARNING: {error}.\nGOING ON WITH --dataset digits, NOT MNIST.\n{rule}", file=sys.stderr)
+        return data.load("digits", config["data_dir"])
+
+
+def describe(config, dataset, model, device):
+    """What config.json says of a run: every flag's value, and what else its figures depend on."""
+    return {
+        **config,
+        "train_images": len(dataset.train_images),
+        "test_images": len(dataset.test_images),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def run(given, defaults, received=()):
+    """One run, from flags to pictures; under torchrun this process's part of it.
+
+    Args:
+        given: the flags that the user named, by name. defaults: every flag's default.
+        received: a list of signals that have come; the run stops at the next batch once there is one.
+
+    Raises:
+        RunError, checkpoint.CheckpointError, data.DataError, OSError: the run cannot start or go on; whatever epoch was
+            finished is safe. Interrupted: a signal came.
+    """
+    config = {**defaults, **given}
+    folder = Path(config["results_dir"])
+    device = find_device(config["device"])
+    with joined(device) as world, checkpoint.locked(folder) if world.rank == 0 else contextlib.nullcontext():
+        writes = world.rank == 0
+        saved = shared(claim(folder, given, config) if writes else None, world)
+        if saved:
+            config |= {flag: saved["config"][flag] for flag in checkpoint.REMEMBERED} | given
+        config["precision"] = find_precision(config["precision"], device)
+        dataset = find_dataset(config, may_fall_back="dataset" not in given and not saved) if writes else None
+        config["dataset"] = shared(dataset and dataset.name, world)
+        dataset = (dataset or data.load(config["dataset"], config["data_dir"])).to(device)
+
+        model, optimizer, scheduler, history = build(config, dataset, device, saved, folder)
+        if writes and not saved:
+            checkpoint.clear(folder)
+        if writes:
+            description = json.dumps(describe(config, dataset, model, device), indent=2) + "\n"
+            checkpoint.write(folder / "config.json", description.encode())
+        fit(model, optimizer, scheduler, history, dataset, config, folder, world, received)
+        if writes:
+            finish(folder, config, dataset, history)
+
+
+def claim(folder, given, config):
+    """The checkpoint that the run continues, or None. Raises CheckpointError where the directory is not its to use."""
+    if config["resume"]:
+        return checkpoint.resumable(folder, given)
+    if not config["overwrite"] and checkpoint.check_replaceable(folder):
+        print(f"Replacing the finished run in {folder}")
+    return None
+
+
+def build(config, dataset, device, saved, folder):
+    """The model, Adam, the schedule (None if constant) and the history, new or as the checkpoint has them."""
+    torch.manual_seed(config["seed"])
+    steps = config["epochs"] * -(-len(dataset.train_images) // config["batch_size"])
+    model = VAE(config["latent_dim"], config["hidden_dims"]).to(device)
+    optimizer = make_optimizer(model, config["lr"])
+    scheduler = one_cycle(optimizer, config["lr"], steps) if config["schedule"] == "onecycle" else None
+    if not saved:
+        return model, optimizer, scheduler, []
+    try:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if scheduler:
+            scheduler.load_state_dict(saved["scheduler"])
+        history = [
+            {name: float(epoch[name]) for name in epoch} | {"epoch": i + 1} for i, epoch in enumerate(saved["history"])
+        ]
+        VAE.load(folder / "best.pt")
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{folder / 'checkpoint.pt'} does not hold what its flags announce") from error
+    return model, optimizer, scheduler, history
+
+
+def make_optimizer(model, lr):
+    """Adam over the model's parameters, in one fused kernel."""
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    # A replayed CUDA graph reads the learning rate from memory: it must be a tensor to follow a schedule.
+    lr = torch.tensor(lr, device=device) if on_gpu else lr
+    return torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=on_gpu)
+
+
+def one_cycle(optimizer, lr, steps):
+    """PyTorch's one-cycle schedule: a short warm-up to lr, then down to almost nothing at the last step."""
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=lr, total_steps=steps, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+    )
+
+
+def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALONE, received=()):
+    """Train from the epoch after the history's last to config["epochs"]; process 0 prints, draws and saves each."""
+    device, n, writes = dataset.train_images.device, len(dataset.train_images), world.rank == 0
+    net = model if world == ALONE else torch.nn.parallel.DistributedDataParallel(model)
+    step = make_step(net, optimizer, dataset.train_images, config["precision"] == "bfloat16", world.size)
+    if device.type == "cuda" and world == ALONE:
+        step = replayed(step, config["batch_size"])
+    batches = -(-n // config["batch_size"])
+    bar = tqdm(
+        total=config["epochs"] * batches,
+        initial=len(history) * batches,
+        unit="batch",
+        file=sys.stdout,
+        disable=not (writes and sys.stdout.isatty()),
+    )
+
+    def after_batch(batch, losses):
+        bar.update()
+        if scheduler:
+            scheduler.step()
+        if received:
+            raise Interrupted(received[0], how_to_continue(epoch, folder) if writes else "")
+        if batch % config["log_interval"] == 0:
+            so_far = summed(losses[: batch + 1].clone(), world)
+            check_finite(so_far, f"epoch {epoch}")
+            if writes:
+                seen = batch * config["batch_size"]
+                batch_bce, batch_kld = (so_far[batch] / min(config["batch_size"], n - seen)).tolist()
+                bar.write(
+                    f"Train Epoch: {epoch} [{seen}/{n} ({100 * seen / n:.0f}%)]\tBCE_Loss: {batch_bce:.4f}, "
+                    f"KLD_Loss: {batch_kld:.4f}, Total_Loss: {batch_bce + batch_kld:.4f}"
+                )
+
+    with bar:
+        for epoch in range(len(history) + 1, config["epochs"] + 1):
+            bar.set_description(f"epoch {epoch}/{config['epochs']}")
+            order, eps = (t.to(device) for t in epoch_noise(config["seed"], epoch, n, config["latent_dim"]))
+            start = time.perf_counter()
+            losses = train_epoch(step, order, eps, config["batch_size"], world, after_batch)
+            check_finite(losses, f"epoch {epoch}")
+            train_bce, train_kld = (losses.double().sum(0) / n).tolist()
+            seconds = time.perf_counter() - start
+            if not writes:
+                continue
+            test_bce, test_kld, z, mu = evaluate(model, dataset.test_images)
+            check_finite(torch.tensor([[test_bce, test_kld]]), f"the test set after epoch {epoch}")
+            figures = (train_bce, train_kld, train_bce + train_kld, test_bce, test_kld, test_bce + test_kld)
+            history.append({"epoch": epoch, **dict(zip(COLUMNS, figures, strict=True)), "seconds": seconds})
+            bar.write(
+                f"====> Epoch: {epoch} Average BCE loss: {train_bce:.4f}, KLD loss: {train_kld:.4f}, "
+                f"Total loss: {train_bce + train_kld:.4f}\n"
+                f"====> Test set BCE_loss: {test_bce:.4f}, KLD_loss: {test_kld:.4f}, "
+                f"Total_loss: {test_bce + test_kld:.4f}"
+            )
+            draw(folder, config, dataset, model, history, z, mu)
+            save(folder, config, model, optimizer, scheduler, history)
+
+
+def how_to_continue(epoch, folder):
+    """The line that an interrupted run ends with."""
+    if epoch == 1:
+        return "Interrupted before the first epoch was finished: nothing is saved yet, so start the run again"
+    return f"Interrupted in epoch {epoch}; continue with: python main.py --resume --results_dir {folder}"
+
+
+def headline(config, epoch):
+    """A picture's title: dataset, epoch, and the test set's losses."""
+    return (
+        f"{TITLES[config['dataset']]}, epoch {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + "
+        f"KLD {epoch['test_kld']:.2f} = {epoch['test_total']:.2f} nats per test image"
+    )
+
+
+def draw(folder, config, dataset, model, history, z, mu):
+    """Write an epoch's pictures: reconstructions, latent frame, loss curves."""
+    epoch, title = history[-1]["epoch"], headline(config, history[-1])
+    labels = dataset.test_labels.cpu().numpy()
+    one_per_class = np.unique(labels, return_index=True)[1]
+    images = data.pixels(dataset.test_images[one_per_class]).cpu().numpy()
+    with torch.no_grad():
+        reconstructions = model.decode(z[one_per_class].to(dataset.test_images.device)).sigmoid().cpu().numpy()
+    picture = utils.reconstruction(images, reconstructions, title)
+    checkpoint.write(checkpoint.frame(folder, "reconstruction", epoch), picture)
+    picture = utils.latent_frame(z.numpy(), mu.numpy(), labels, title)
+    checkpoint.write(checkpoint.frame(folder, "latent", epoch), picture)
+    picture = utils.loss_curves(history, config["epochs"], f"Best of {headline(config, best_of(history))}")
+    checkpoint.write(folder / "loss.png", picture)
+
+
+def save(folder, config, model, optimizer, scheduler, history):
+    """Write best.pt if the last epoch is the best, metrics.csv, and then, last, the checkpoint that stands for them."""
+    config = {flag: config[flag] for flag in checkpoint.REMEMBERED}
+    epoch, weights = history[-1], model.state_dict()
+    if best_of(history) is epoch:
+        best = {"network": model.network, "model": weights, "config": config, **epoch}
+        checkpoint.write(folder / "best.pt", checkpoint.serialized(best))
+    checkpoint.write(folder / "metrics.csv", metrics_csv(history))
+    state = {
+        "config": config,
+        "epoch": epoch["epoch"],
+        "history": history,
+        "model": weights,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler and scheduler.state_dict(),
+    }
+    checkpoint.write(folder / "checkpoint.pt", checkpoint.serialized(state))
+
+
+def finish(folder, config, dataset, history):
+    """Write the pictures of the whole run and of its best epoch, and print the summary."""
+    best, model = best_of(history), VAE.load(folder / "best.pt")
+    frames = [checkpoint.frame(folder, "latent", epoch["epoch"]) for epoch in history]
+    checkpoint.write(folder / "latent.gif", utils.gif(frames))
+    with torch.no_grad():
+        images = model.decode(manifold(model, dataset.test_images.cpu())).sigmoid().numpy()
+    title = f"{TITLES[config['dataset']]}, epoch {best['epoch']} (the best): the decoder over the latent space"
+    checkpoint.write(folder / "manifold.png", utils.image_grid(images, MANIFOLD_SIDE, title))
+    images = model.sample(64, generator(config["seed"])).numpy()
+    title = f"{TITLES[config['dataset']]}, epoch {best['epoch']} (the best): decoded draws of z ~ N(0, I)"
+    checkpoint.write(folder / "samples.png", utils.image_grid(images, 8, title))
+    print(
+        f"====> Best epoch: {best['epoch']} of {len(history)} on {TITLES[config['dataset']]}, test set "
+        f"BCE_loss: {best['test_bce']:.4f}, KLD_loss: {best['test_kld']:.4f}, Total_loss: {best['test_total']:.4f}\n"
+        f"Pictures are in {folder}: loss.png, latent.gif, manifold.png, samples.png, reconstruction/, latent/; "
+        f"the best weights in {folder / 'best.pt'}"
+    )
+
+
+@torch.no_grad()
+def manifold(model, images):
+    """The z, (400, latent_dim), of the paper's Figure 4: the unit square's grid through the inverse Gaussian CDF.
+
+    A single latent dimension is walked through in reading order. Of more than two, the plane through the origin along
+    the first two principal components of mu over images (N, 784) uint8 is shown.
+    """
+    if model.latent_dim == 1:
+        return torch.special.ndtri((torch.arange(MANIFOLD_SIDE**2) + 0.5) / MANIFOLD_SIDE**2).unsqueeze(1)
+    u = torch.special.ndtri((torch.arange(MANIFOLD_SIDE) + 0.5) / MANIFOLD_SIDE)
+    plane = torch.cartesian_prod(-u, u).flip(1)  # the first coordinate to the right, the second upwards
+    if model.latent_dim == 2:
+        return plane
+    mu = model.encode(data.pixels(images))[0].numpy()
+    return plane @ torch.from_numpy(utils.principal_plane(mu)[1]).float()
