@@ -33,7 +33,7 @@ class _BernoulliNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         logits, x = ctx.saved_tensors
-        return (logits.to(x.dtype).sigmoid_().sub_(x).mul_(grad.unsqueeze(-1))).to(logits.dtype), None
+        return logits.to(x.dtype).sigmoid().sub_(x).mul_(grad.unsqueeze(-1)).to(logits.dtype), None
 
 
 def bce(logits, x):

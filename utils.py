@@ -31,10 +31,17 @@ def _figure(width, height):
     return figure
 
 
-def _png(canvas, colors):
-    """What is drawn on the canvas, as a PNG with a palette of so many colours: a third of a full-colour file."""
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    image = image.quantize(colors, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+def _image(canvas):
+    """What is drawn on the canvas, in RGB."""
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _few_colors(image, colors):
+    """The image with a palette of so many colours: a third of the file, and what a GIF needs."""
+    return image.quantize(colors, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+
+
+def _png(image):
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
@@ -42,18 +49,19 @@ def _png(canvas, colors):
 
 def image_grid(images, columns, title, scale=2):
     """A PNG of images (N, 784), values in [0, 1], in rows of `columns`, each pixel drawn as scale x scale."""
-    rows, side, gap = -(-len(images) // columns), 28, 2
-    sheet = np.ones((rows, side + gap, columns, side + gap), dtype=np.float32)
+    rows, side, gap, margin, head = -(-len(images) // columns), 28, 2, 16, 40
+    sheet = np.full((rows, side + gap, columns, side + gap), 255, dtype=np.uint8)
     for i, image in enumerate(images):
-        sheet[i // columns, :side, i % columns, :side] = 1 - image.reshape(side, side)  # dark ink on white paper
+        ink = np.rint(255 * image.reshape(side, side))
+        sheet[i // columns, :side, i % columns, :side] = 255 - ink  # dark on white paper
     sheet = sheet.reshape(rows * (side + gap), -1)[:-gap, :-gap].repeat(scale, 0).repeat(scale, 1)
     height, width = sheet.shape
-    margin, head = 16, 20 + 20 * len(title.split("\n"))
-    figure = _figure(max(width, 460) + 2 * margin, height + head + margin)
-    figure.text(0.5, 1 - 10 / figure.bbox.height, title, ha="center", va="top", fontsize=11)
-    figure.figimage(sheet, (figure.bbox.width - width) // 2, margin, cmap="gray", vmin=0, vmax=1)
+    figure = _figure(max(width, 540) + 2 * margin, height + head + margin)
+    figure.text(0.5, 1 - 12 / figure.bbox.height, title, ha="center", va="top", fontsize=11)
     figure.canvas.draw()
-    return _png(figure.canvas, 64)
+    picture = _image(figure.canvas).convert("L")
+    picture.paste(Image.fromarray(sheet), ((picture.width - width) // 2, head))
+    return _png(picture)
 
 
 def reconstruction(images, reconstructions, title):
@@ -81,7 +89,7 @@ def loss_curves(history, epochs, title):
         mark.set_data([best + 1], [curves[best, 1]])
         for line in (train, test, mark):
             line.axes.draw_artist(line)
-    return _png(figure.canvas, 64)
+    return _png(_few_colors(_image(figure.canvas), 64))
 
 
 @functools.lru_cache(maxsize=1)
@@ -125,7 +133,7 @@ def latent_frame(z, mu, labels, title):
         for digit, line in enumerate(dots):
             line.set_data(*points[labels == digit].T)
             line.axes.draw_artist(line)
-    return _png(figure.canvas, 32)
+    return _png(_few_colors(_image(figure.canvas), 32))
 
 
 def principal_plane(mu):

@@ -1,0 +1,117 @@
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+import checkpoint
+from model import VAE, bce, kld
+
+torch.manual_seed(0)
+LOGITS, X = 4 * torch.randn(5, 784), torch.rand(5, 784)
+MU, LOGVAR = torch.randn(5, 3), torch.randn(5, 3)
+
+
+def test_bce_is_the_bernoulli_log_likelihood_of_each_image():
+    expected = -Bernoulli(logits=LOGITS, validate_args=False).log_prob(X).sum(1)
+    torch.testing.assert_close(bce(LOGITS, X), expected)
+
+
+def test_kld_is_the_divergence_from_the_standard_normal():
+    posterior = Normal(MU, torch.exp(0.5 * LOGVAR))
+    torch.testing.assert_close(kld(MU, LOGVAR), kl_divergence(posterior, Normal(0.0, 1.0)).sum(1))
+    assert kld(torch.zeros(1, 3), torch.zeros(1, 3)).item() == 0
+
+
+def test_gradients_of_both_terms_agree_with_finite_differences():
+    logits, x = LOGITS[:2, :20].double().requires_grad_(), X[:2, :20].double()
+    assert torch.autograd.gradcheck(lambda a: bce(a, x), logits)
+    assert torch.autograd.gradcheck(kld, (MU.double().requires_grad_(), LOGVAR.double().requires_grad_()))
+
+
+def test_bce_is_exact_where_a_sigmoid_would_saturate():
+    logits = torch.tensor([[1e4, -1e4, 1e4, -1e4]], requires_grad=True)
+    loss = bce(logits, torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+    loss.sum().backward()
+    assert loss.item() == 2e4
+    assert logits.grad.tolist() == [[0, 0, 1, -1]]
+
+
+def test_reparameterize_is_differentiable_in_mu_and_sigma():
+    mu, logvar, eps = MU.clone().requires_grad_(), LOGVAR.clone().requires_grad_(), torch.randn(5, 3)
+    z = VAE(3).reparameterize(mu, logvar, eps)
+    z.sum().backward()
+    torch.testing.assert_close(mu.grad, torch.ones(5, 3))
+    torch.testing.assert_close(logvar.grad, 0.5 * torch.exp(0.5 * logvar.detach()) * eps)
+
+
+def test_reparameterize_samples_the_posterior():
+    z = VAE(1).reparameterize(torch.full((100_000, 1), 2.0), torch.full((100_000, 1), 2 * torch.log(torch.tensor(0.5))))
+    assert abs(z.mean() - 2) < 0.01, z.mean()
+    assert abs(z.std() - 0.5) < 0.01, z.std()
+
+
+def test_gradient_of_the_bound_equals_that_of_its_textbook_form():
+    model, eps = VAE(3, (20, 10)), torch.randn(5, 3)
+    logits, mu, logvar = model(X, eps)
+    ours = torch.autograd.grad((bce(logits, X) + kld(mu, logvar)).mean(), list(model.parameters()))
+    logits, mu, logvar = model(X, eps)
+    reconstruction = F.binary_cross_entropy_with_logits(logits, X, reduction="sum")
+    prior_fit = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)).sum()
+    textbook = torch.autograd.grad((reconstruction + prior_fit) / 5, list(model.parameters()))
+    torch.testing.assert_close(ours, textbook, rtol=1e-4, atol=1e-6)
+
+
+def test_default_network_is_the_reviews():
+    model = VAE()
+    assert sum(p.numel() for p in model.parameters()) == 784 * 400 + 400 + 400 * 4 + 4 + 2 * 400 + 400 + 400 * 784 + 784
+    assert [layer.out_features for layer in VAE(2, (30, 20)).decoder if hasattr(layer, "out_features")] == [20, 30, 784]
+    assert [t.shape[1] for t in model(X)] == [784, 2, 2]
+
+
+def test_sample_is_images_that_follow_from_the_generator():
+    model = VAE()
+    images = model.sample(7, torch.Generator().manual_seed(3))
+    assert images.shape == (7, 784) and images.min() >= 0 and images.max() <= 1
+    assert torch.equal(images, model.sample(7, torch.Generator().manual_seed(3)))
+
+
+def test_load_returns_the_saved_model(tmp_path):
+    model = VAE(3, (20, 10))
+    torch.save({"network": model.network, "model": model.state_dict()}, tmp_path / "best.pt")
+    loaded = VAE.load(tmp_path / "best.pt")
+    assert not loaded.training
+    assert torch.equal(loaded.encode(X)[0], model.encode(X)[0])
+
+
+class Payload:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_text("not a model"),
+        lambda path: path.write_bytes(b""),
+        lambda path: torch.save({"model": {}}, path),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save({"network": {"latent_dim": 10**12}, "model": VAE().state_dict()}, path),
+        lambda path: torch.save({"network": {"latent_dim": 3}, "model": VAE().state_dict()}, path),
+        lambda path: path.write_bytes(pickle.dumps(Payload(str(path.with_name("hacked"))))),
+        lambda path: torch.save({"network": Payload(str(path.with_name("hacked")))}, path),
+    ],
+    ids=["text", "empty", "no network", "a list", "huge", "another shape", "hostile pickle", "hostile archive"],
+)
+def test_load_refuses_what_is_not_a_best_pt(tmp_path, write):
+    path = tmp_path / "best.pt"
+    write(path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"best\.pt"):
+        VAE.load(path)
+    assert not (tmp_path / "hacked").exists(), "code from the file was run"
