@@ -98,8 +98,9 @@ def listen():
     return received
 
 
-def main():
-    given = parse()
+def main(argv=None):
+    """Run the command and return its exit code: 0 done, 1 it could not go on, 130 or 143 interrupted (2: bad flags)."""
+    given = parse(argv)
     received = listen()
     sys.stdout.reconfigure(line_buffering=True)  # a line that is piped is there when it is printed
     import train  # here, because PyTorch takes seconds to import and --help need not wait
@@ -113,7 +114,9 @@ def main():
         print(f"main.py: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"main.py: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        if error.filename is None:  # standard output is closed or full: nothing may try to flush it again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"main.py: error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 

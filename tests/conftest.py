@@ -1,5 +1,7 @@
 import csv
+import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import main
+
 ROOT = Path(__file__).parent.parent
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["main", "train", "torch._dynamo"])
 
 
 def write_idx(path, magic, array):
@@ -56,3 +62,20 @@ def metrics(folder):
 def contents(folder):
     """Every file below a folder and its bytes."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _main(argv, log, file_size):
+    """In a child process: main.py with its output in a file, and no file allowed to grow beyond file_size bytes."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.exit(main.main(argv))
+
+
+def started(*arguments, log, file_size=None):
+    """main.py in a process of its own that has PyTorch already imported: it starts in a moment, and can be killed."""
+    process = FORKS.Process(target=_main, args=([str(a) for a in arguments], log, file_size))
+    process.start()
+    return process

@@ -1,0 +1,340 @@
+"""Nothing that was computed is lost, and what is continued is the run that was interrupted."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, contents, metrics, started
+from PIL import Image
+from test_model import Payload
+
+import checkpoint
+import main
+import train
+from model import VAE
+
+SMALL = ("--hidden_dims", 16, "--batch_size", 64, "--log_interval", 1000)
+
+
+@pytest.fixture
+def run(small_mnist, tmp_path, capsys):
+    """Run main.py's main here, writing to tmp_path / name; returns the exit code and the lines on stderr."""
+
+    def call(*arguments, name="results"):
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            argv = ["--data_dir", small_mnist, "--results_dir", tmp_path / name, *arguments]
+            code = main.main([str(a) for a in argv])
+        finally:
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+        return code, capsys.readouterr().err.splitlines()
+
+    return call
+
+
+def same(one, other):
+    """Assert that two finished runs ended alike, bit for bit, but for how long they took."""
+    saved = [torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (one, other)]
+    best = [torch.load(folder / "best.pt", weights_only=True) for folder in (one, other)]
+    for value in saved[0]["history"] + saved[1]["history"] + best:
+        value.pop("seconds")
+    torch.testing.assert_close(saved[0], saved[1], rtol=0, atol=0)
+    torch.testing.assert_close(best[0], best[1], rtol=0, atol=0)
+    rows = [[{**row, "seconds": None} for row in metrics(folder)] for folder in (one, other)]
+    assert rows[0] == rows[1]
+    pictures = [
+        {path: content for path, content in contents(folder).items() if path.suffix in (".png", ".gif")}
+        for folder in (one, other)
+    ]
+    assert pictures[0].keys() == pictures[1].keys()
+    assert [path for path in pictures[0] if pictures[0][path] != pictures[1][path]] == []
+
+
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_a_resumed_run_ends_as_one_never_interrupted(run, tmp_path, monkeypatch, schedule):
+    flags = (*SMALL, "--schedule", schedule, "--epochs", 5)
+    assert run(*flags, name="whole")[0] == 0
+
+    def stop(folder, config, dataset, model, history, z, mu, draw=train.draw):
+        draw(folder, config, dataset, model, history, z, mu)
+        os.kill(os.getpid(), signal.SIGTERM) if len(history) == 3 else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "draw", stop)
+        code, errors = run(*flags)
+    assert code == 143 and len(errors) == 1 and "--resume" in errors[0], errors
+    assert len(metrics(tmp_path / "results")) == 3
+    assert run("--resume")[0] == 0
+    same(tmp_path / "whole", tmp_path / "results")
+
+
+def test_more_epochs_extend_a_finished_run(run, tmp_path):
+    assert run(*SMALL, "--epochs", 4, name="whole")[0] == 0
+    assert run(*SMALL, "--epochs", 2)[0] == 0
+    assert run("--resume", "--epochs", 4)[0] == 0
+    assert metrics(tmp_path / "results")[3]["test_total"] == metrics(tmp_path / "whole")[3]["test_total"]
+    same(tmp_path / "whole", tmp_path / "results")
+
+
+def check_intact(folder):
+    """Assert what holds at any moment: complete files under final names, which agree with the checkpoint."""
+    saved = checkpoint.read(folder / "checkpoint.pt")
+    VAE.load(folder / "best.pt")
+    rows = metrics(folder)
+    # best.pt, metrics.csv and checkpoint.pt are renamed one after the other: in between, the first are an epoch ahead.
+    assert len(rows) - saved["epoch"] in (0, 1)
+    for row, epoch in zip(rows, saved["history"], strict=False):
+        assert row["test_total"] == f"{epoch['test_total']:.4f}"
+    best = torch.load(folder / "best.pt", weights_only=True)
+    assert best["epoch"] in (train.best_of(saved["history"])["epoch"], saved["epoch"] + 1)
+    for path in folder.rglob("*.png"):
+        if not path.name.startswith("."):
+            Image.open(path).load()
+
+
+def kill_and_resume(small_mnist, tmp_path, kills, epochs):
+    """Kill a run so many times, resuming it each time, and compare its end with that of an undisturbed one."""
+    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", epochs)
+    whole = started(*flags, "--results_dir", tmp_path / "whole", log=tmp_path / "log")
+    whole.join(300)
+    assert whole.exitcode == 0, (tmp_path / "log").read_text()
+    folder, rng, killed, torn = tmp_path / "killed", random.Random(0), 0, 0
+    while killed < kills:
+        resumed = ("--resume",) if (folder / "checkpoint.pt").exists() else ()
+        process = started(*flags, "--results_dir", folder, *resumed, log=tmp_path / "log")
+        process.join(0.3 + rng.random() * 0.7)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            killed += 1
+            torn += bool(list(folder.rglob("*.part")))
+        else:
+            assert process.exitcode == 0, (tmp_path / "log").read_text()
+            (folder / "checkpoint.pt").unlink()  # done before it was killed often enough: once more from the start
+            checkpoint.clear(folder)
+        if (folder / "checkpoint.pt").exists():
+            check_intact(folder)
+    resumed = ("--resume",) if (folder / "checkpoint.pt").exists() else ()
+    last = started(*flags, "--results_dir", folder, *resumed, log=tmp_path / "log")
+    last.join(300)
+    assert last.exitcode == 0, (tmp_path / "log").read_text()
+    same(tmp_path / "whole", folder)
+    print(f"\n{killed} kills survived, {torn} of them in the middle of a write; same bits at the end")
+
+
+def test_killed_ten_times_at_random_moments(small_mnist, tmp_path):
+    kill_and_resume(small_mnist, tmp_path, kills=10, epochs=30)
+
+
+@pytest.mark.long
+def test_killed_a_hundred_times_at_random_moments(small_mnist, tmp_path):
+    kill_and_resume(small_mnist, tmp_path, kills=100, epochs=300)
+
+
+@contextlib.contextmanager
+def endless(small_mnist, folder, *command):
+    """A run of a million epochs that has finished its first, started by `command`."""
+    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 10**6, "--results_dir", folder)
+    command = [*map(str, (*(command or (sys.executable,)), ROOT / "main.py", *flags))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "checkpoint.pt").exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_in_order(small_mnist, tmp_path, signum, code):
+    with endless(small_mnist, tmp_path) as process:
+        process.send_signal(signum)
+        errors = process.communicate(timeout=20)[1]
+    assert process.returncode == code
+    assert errors.count("\n") == 1 and f"--resume --results_dir {tmp_path}" in errors
+    check_intact(tmp_path)
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    """Where the first one cannot be heard: nothing looks at the list that the handler fills."""
+    code = "import main, os, signal, time; main.listen(); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        assert process.wait(5) == -signal.SIGINT
+
+
+def test_torchrun_trains_together_and_leaves_nobody_behind(small_mnist, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    with endless(small_mnist, tmp_path, *torchrun) as process:
+        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        assert len(workers) >= 2
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=60)[1]
+    assert sum("continue with" in line for line in errors.splitlines()) == 1, errors
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+    check_intact(tmp_path)
+
+
+def test_when_a_process_dies_the_others_say_so(small_mnist, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    with endless(small_mnist, tmp_path, *torchrun) as process:
+        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert "has ended or is out of reach" in errors or "Interrupted" in errors, errors
+
+
+def test_what_cannot_be_resumed_is_named_and_left_alone(run, tmp_path):
+    code, errors = run("--resume", name="nothing")
+    assert code == 1 and "no checkpoint" in errors[0]
+    assert run(*SMALL, "--epochs", 2)[0] == 0
+    before = contents(tmp_path / "results")
+    for flags, words in (
+        (("--seed", 2, "--batch_size", 32), ("seed 1, not 2", "batch_size 64, not 32")),
+        (("--dataset", "digits"), ("dataset mnist, not digits",)),
+        (("--hidden_dims", 16, 8, "--latent_dim", 3), ("hidden_dims [16], not [16, 8]", "latent_dim 2, not 3")),
+        (("--lr", 0.01, "--schedule", "onecycle"), ("lr 0.001, not 0.01", "schedule constant, not onecycle")),
+        (("--epochs", 1), ("2 epochs",)),
+    ):
+        code, errors = run("--resume", *flags)
+        assert code == 1 and len(errors) == 1 and all(word in errors[0] for word in words), errors
+        assert contents(tmp_path / "results") == before
+
+
+def test_a_schedule_that_has_ended_cannot_be_extended(run):
+    assert run(*SMALL, "--epochs", 2, "--schedule", "onecycle")[0] == 0
+    code, errors = run("--resume", "--epochs", 3)
+    assert code == 1 and "onecycle" in errors[0]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path: path.write_bytes(path.read_bytes()[:3000] + b"\xff\x00\xff" + path.read_bytes()[3003:]),
+        lambda path: path.write_bytes(b""),
+        lambda path: torch.save({"config": {}, "epoch": 1}, path),
+        lambda path: torch.save({"config": Payload(str(path.with_name("hacked")))}, path),
+    ],
+    ids=["truncated", "altered", "empty", "another dict", "hostile"],
+)
+def test_a_damaged_file_is_refused_and_left_alone(run, tmp_path, name, damage):
+    assert run(*SMALL, "--epochs", 1)[0] == 0
+    damage(tmp_path / "results" / name)
+    before = contents(tmp_path / "results")
+    code, errors = run("--resume", "--epochs", 2)
+    assert code == 1 and len(errors) == 1 and name in errors[0], errors
+    assert contents(tmp_path / "results") == before
+
+
+def test_an_unfinished_run_is_not_replaced_unasked(run, tmp_path):
+    assert run(*SMALL, "--epochs", 1)[0] == 0
+    path = tmp_path / "results" / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    saved["config"]["epochs"] = 9
+    torch.save(saved, path)
+    before = contents(tmp_path / "results")
+    code, errors = run(*SMALL, "--epochs", 1)
+    assert code == 1 and "epoch 1 of 9" in errors[0] and "--resume" in errors[0] and "--overwrite" in errors[0]
+    assert contents(tmp_path / "results") == before
+    assert run(*SMALL, "--epochs", 1, "--overwrite")[0] == 0
+
+
+def test_a_file_of_somebody_elses_is_not_replaced_unasked(run, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "loss.png").write_text("mine")
+    code, errors = run(*SMALL, "--epochs", 1)
+    assert code == 1 and "loss.png" in errors[0]
+    assert (tmp_path / "results" / "loss.png").read_text() == "mine"
+
+
+def test_a_second_run_in_the_directory_is_refused(run, tmp_path):
+    with checkpoint.locked(tmp_path / "results"):
+        code, errors = run(*SMALL, "--epochs", 1)
+    assert code == 1 and "another run" in errors[0]
+    assert run(*SMALL, "--epochs", 1)[0] == 0
+
+
+@pytest.mark.parametrize("limit", [100, 5_000, 20_000, 100_000], ids="{} bytes".format)
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays(small_mnist, tmp_path, limit):
+    folder = tmp_path / "results"
+    flags = ("--data_dir", small_mnist, *SMALL, "--hidden_dims", 64, "--results_dir", folder, "--epochs")
+    first = started(*flags, 1, log=tmp_path / "log")
+    first.join(60)
+    assert first.exitcode == 0, (tmp_path / "log").read_text()
+    before = (folder / "checkpoint.pt").read_bytes()
+    second = started(*flags, 2, "--resume", log=tmp_path / "log", file_size=limit)
+    second.join(60)
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert second.exitcode == 1
+    if limit > 100:  # below that the message itself does not fit
+        assert last.startswith(f"main.py: error: {folder}") and "too large" in last, last
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    assert not list(folder.rglob("*.part"))
+    third = started(*flags, 2, "--resume", log=tmp_path / "log")
+    third.join(60)
+    assert third.exitcode == 0, (tmp_path / "log").read_text()
+
+
+def test_a_closed_or_full_standard_output_is_one_line(small_mnist, tmp_path):
+    command = [sys.executable, ROOT / "main.py", "--data_dir", small_mnist, "--results_dir", tmp_path]
+    with open("/dev/full", "w") as full:
+        refused = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert refused.stderr == "main.py: error: standard output: No space left on device\n"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(run, tmp_path, monkeypatch):
+    assert run(*SMALL, "--epochs", 2)[0] == 0
+    before = {name: (tmp_path / "results" / name).read_bytes() for name in ("checkpoint.pt", "best.pt", "metrics.csv")}
+
+    def poisoned(*arguments, epoch_noise=train.epoch_noise):
+        order, eps = epoch_noise(*arguments)
+        eps[3 * 64 + 5] = torch.nan
+        return order, eps
+
+    monkeypatch.setattr(train, "epoch_noise", poisoned)
+    code, errors = run("--resume", "--epochs", 3)
+    assert code == 1 and len(errors) == 1 and "epoch 3, batch 4" in errors[0] and "--lr" in errors[0], errors
+    assert {name: (tmp_path / "results" / name).read_bytes() for name in before} == before
+
+
+def test_a_learning_rate_that_diverges_is_named(run):
+    code, errors = run(*SMALL, "--epochs", 3, "--lr", 1e6)
+    assert code == 1 and "not finite" in errors[0] and "--lr" in errors[0], errors
+
+
+@pytest.mark.long
+def test_five_hundred_epochs_keep_memory_files_and_threads_flat(tmp_path):
+    """Samples /proc while 500 epochs on digits run."""
+    command = [sys.executable, ROOT / "main.py", "--dataset", "digits", "--epochs", "500", "--results_dir", tmp_path]
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as process:
+        samples = []
+        for line in process.stdout:
+            if line.startswith("====> Test set"):
+                status = dict(
+                    part.split(":", 1) for part in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                )
+                files = len(os.listdir(f"/proc/{process.pid}/fd"))
+                samples.append((int(status["VmRSS"].split()[0]) // 1024, files, int(status["Threads"])))
+    assert process.returncode == 0 and len(samples) == 500
+    shown = {epoch: samples[epoch - 1] for epoch in (1, 20, 100, 200, 300, 400, 500)}
+    print("\nepoch: (MB, open files, threads)", shown)
+    memory, files, threads = zip(*samples[19:], strict=True)
+    assert max(memory) - memory[0] < 30 and len(set(files)) == 1 and len(set(threads)) == 1, shown
