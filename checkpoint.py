@@ -1,8 +1,10 @@
 """The results directory: its lock, files written whole or not at all, and what a run may continue or replace."""
 
 import contextlib
+import csv
 import io
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ FILES = (
     *("loss.png", "latent.gif", "manifold.png", "samples.png"),
 )
 FRAMES = ("reconstruction", "latent")
+LOSSES = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total")
 # What makes a run the run it is; --resume may not change it. The rest of a checkpoint's flags it only remembers.
 IDENTITY = ("dataset", "latent_dim", "hidden_dims", "seed", "batch_size", "lr", "schedule", "precision")
 REMEMBERED = (*IDENTITY, "epochs", "log_interval")
@@ -34,7 +37,8 @@ def read(path):
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             intact = archive.testzip() is None
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of what is wrong: that is said below, in one line
+            saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged archive makes zipfile, pickle and torch raise is no closed list
         raise CheckpointError(f"{path} is damaged, or was not written by this program") from error
     if not intact or not isinstance(saved, dict):
@@ -87,7 +91,8 @@ def frame(folder, kind, epoch):
 
 
 def clear(folder):
-    """Remove what a run wrote, and what a killed one left half-written; nothing else."""
+    """Remove what a run wrote, and what a killed one left half-written; nothing else. Whether there was a run."""
+    held_one = (folder / "checkpoint.pt").exists()
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
     leftovers = [*folder.glob(".*.part")]
@@ -95,27 +100,64 @@ def clear(folder):
         leftovers += [*(folder / kind).glob("epoch_*.png"), *(folder / kind).glob(".epoch_*.part")]
     for path in leftovers:
         path.unlink()
+    return held_one
+
+
+def best_of(history):
+    """The epoch, as a dict, of the lowest test_total; the first of equals."""
+    return min(history, key=lambda epoch: epoch["test_total"])
+
+
+def metrics_csv(history):
+    """metrics.csv's bytes: nats per image to four decimals, seconds to three."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("epoch", *LOSSES, "seconds"))
+    for epoch in history:
+        table.writerow((epoch["epoch"], *(f"{epoch[name]:.4f}" for name in LOSSES), f"{epoch['seconds']:.3f}"))
+    return text.getvalue().encode()
+
+
+def save(folder, config, model, optimizer, scheduler, history):
+    """Write best.pt if the last epoch is the best, metrics.csv, and then, last, the checkpoint that stands for them.
+
+    A kill between two of them leaves the first ones an epoch ahead; a resumed run computes that epoch again, to the
+    same bits.
+    """
+    config = {flag: config[flag] for flag in REMEMBERED}
+    epoch, weights = history[-1], model.state_dict()
+    if best_of(history) is epoch:
+        write(folder / "best.pt", serialized({"network": model.network, "model": weights, "config": config, **epoch}))
+    write(folder / "metrics.csv", metrics_csv(history))
+    state = {
+        "config": config,
+        "epoch": epoch["epoch"],
+        "history": history,
+        "model": weights,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler and scheduler.state_dict(),
+    }
+    write(folder / "checkpoint.pt", serialized(state))
 
 
 def check_replaceable(folder):
-    """Whether the directory holds a finished run, which a fresh one replaces. Raises CheckpointError if it holds an
-    unfinished one, or files of a run's names that no run wrote."""
+    """Raise CheckpointError if the directory holds an unfinished run, or files of a run's names that no run wrote."""
     path = folder / "checkpoint.pt"
     ways_out = "replace it with --overwrite, or name another --results_dir"
     if path.exists():
         saved = read(path)
-        done, epochs = saved.get("epoch"), saved.get("config", {}).get("epochs")
+        config, done = saved.get("config"), saved.get("epoch")
+        epochs = config.get("epochs") if isinstance(config, dict) else None
         if not isinstance(done, int) or not isinstance(epochs, int):
             raise CheckpointError(f"{path} was not written by this program: {ways_out}")
         if done < epochs:
             raise CheckpointError(
                 f"{folder} holds an unfinished run (epoch {done} of {epochs}): continue it with --resume, {ways_out}"
             )
-        return True
+        return
     foreign = [name for name in FILES if (folder / name).exists()]
     if foreign and "config.json" not in foreign:
         raise CheckpointError(f"{folder / foreign[0]} is not of a run of this program: {ways_out}")
-    return False
 
 
 def resumable(folder, given):
@@ -125,8 +167,8 @@ def resumable(folder, given):
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint in {folder} to continue; start the run without --resume")
     saved = read(path)
-    config, done = saved.get("config", {}), saved.get("epoch")
-    if not isinstance(config, dict) or not set(REMEMBERED) <= set(config) or not isinstance(done, int):
+    config, done = saved.get("config"), saved.get("epoch")
+    if not isinstance(config, dict) or not set(REMEMBERED) <= set(config) or done != len(saved.get("history", ())):
         raise CheckpointError(f"{path} was not written by this program")
     differences = [
         f"{key} {config[key]}, not {given[key]}" for key in IDENTITY if given.get(key, config[key]) != config[key]

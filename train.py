@@ -5,9 +5,7 @@ a resumed run is the run that was interrupted, and many processes are the run of
 """
 
 import contextlib
-import csv
 import datetime
-import io
 import json
 import os
 import platform
@@ -27,7 +25,6 @@ import utils
 from model import VAE, bce, kld
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
-COLUMNS = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total")
 EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
 EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
 WARM_UP_STEPS = 3  # before a CUDA graph is captured, as PyTorch's documentation asks
@@ -182,7 +179,7 @@ def evaluate(model, images):
         z = model.reparameterize(mu, logvar, noise)
         parts.append((bce(model.decode(z), x), kld(mu, logvar), z, mu))
     batch_bce, batch_kld, z, mu = (torch.cat(part) for part in zip(*parts, strict=True))
-    return batch_bce.double().mean().item(), batch_kld.double().mean().item(), z.cpu(), mu.cpu()
+    return batch_bce.cpu().double().mean().item(), batch_kld.cpu().double().mean().item(), z.cpu(), mu.cpu()
 
 
 def check_finite(losses, where):
@@ -193,21 +190,6 @@ def check_finite(losses, where):
             f"the loss is not finite in {where}, batch {bad[0].item() + 1}: lower --lr or use --precision float32. "
             "What was saved up to the last finished epoch is as it was"
         )
-
-
-def best_of(history):
-    """The epoch, as a dict, of the lowest test_total; the first of equals."""
-    return min(history, key=lambda epoch: epoch["test_total"])
-
-
-def metrics_csv(history):
-    """metrics.csv's bytes: nats per image to four decimals, seconds to three."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("epoch", *COLUMNS, "seconds"))
-    for epoch in history:
-        table.writerow((epoch["epoch"], *(f"{epoch[name]:.4f}" for name in COLUMNS), f"{epoch['seconds']:.3f}"))
-    return text.getvalue().encode()
 
 
 def find_device(name):
@@ -234,7 +216,7 @@ def find_precision(name, device):
 
 @contextlib.contextmanager
 def joined(device):
-    """The World of this process: the others that torchrun started are joined, and a lost one becomes a RunError."""
+    """The World of this process, joined with the others that torchrun started; alone without it."""
     world = World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     if world == ALONE:
         yield world
@@ -244,14 +226,26 @@ def joined(device):
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=10))
     try:
         yield world
-    except RuntimeError as error:
-        if isinstance(error, RunError) or not any(word in str(error).lower() for word in ("gloo", "nccl", "store")):
-            raise
-        raise RunError(
-            f"process {world.rank} of {world.size} stops, as another has ended or is out of reach"
-        ) from error
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def explained():
+    """Turns what PyTorch raises for want of memory, or of the other processes, into a RunError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).lower()
+        if isinstance(error, RunError):
+            raise
+        if any(words in text for words in ("not enough memory", "out of memory", "can't allocate memory")):
+            sizes = "--hidden_dims, --latent_dim or --batch_size"
+            raise RunError(f"not enough memory for this network and batch: lower {sizes}") from error
+        if any(word in text for word in ("gloo", "nccl", "tcpstore", "connection")):
+            rank = os.environ.get("RANK", 0)
+            raise RunError(f"process {rank} stops: another of its run has ended or is out of reach") from error
+        raise
 
 
 def shared(value, world):
@@ -300,11 +294,17 @@ def run(given, defaults, received=()):
         RunError, checkpoint.CheckpointError, data.DataError, OSError: the run cannot start or go on; whatever epoch was
             finished is safe. Interrupted: a signal came.
     """
+    if given.get("precision") == "auto":  # says nothing that a resumed run could contradict
+        given = {flag: value for flag, value in given.items() if flag != "precision"}
     config = {**defaults, **given}
     folder = Path(config["results_dir"])
     device = find_device(config["device"])
-    with joined(device) as world, checkpoint.locked(folder) if world.rank == 0 else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(explained())
+        world = stack.enter_context(joined(device))
         writes = world.rank == 0
+        if writes:
+            stack.enter_context(checkpoint.locked(folder))
         saved = shared(claim(folder, given, config) if writes else None, world)
         if saved:
             config |= {flag: saved["config"][flag] for flag in checkpoint.REMEMBERED} | given
@@ -313,9 +313,9 @@ def run(given, defaults, received=()):
         config["dataset"] = shared(dataset and dataset.name, world)
         dataset = (dataset or data.load(config["dataset"], config["data_dir"])).to(device)
 
-        model, optimizer, scheduler, history = build(config, dataset, device, saved, folder)
-        if writes and not saved:
-            checkpoint.clear(folder)
+        model, optimizer, scheduler, history = build(config, len(dataset.train_images), device, saved)
+        if writes and not saved and checkpoint.clear(folder):
+            print(f"Replaced the run that was in {folder}")
         if writes:
             description = json.dumps(describe(config, dataset, model, device), indent=2) + "\n"
             checkpoint.write(folder / "config.json", description.encode())
@@ -327,33 +327,37 @@ def run(given, defaults, received=()):
 def claim(folder, given, config):
     """The checkpoint that the run continues, or None. Raises CheckpointError where the directory is not its to use."""
     if config["resume"]:
-        return checkpoint.resumable(folder, given)
-    if not config["overwrite"] and checkpoint.check_replaceable(folder):
-        print(f"Replacing the finished run in {folder}")
+        saved = checkpoint.resumable(folder, given)
+        VAE.load(folder / "best.pt")
+        return saved
+    if not config["overwrite"]:
+        checkpoint.check_replaceable(folder)
     return None
 
 
-def build(config, dataset, device, saved, folder):
-    """The model, Adam, the schedule (None if constant) and the history, new or as the checkpoint has them."""
+def build(config, n, device, saved=None):
+    """The model, Adam, the schedule (None if constant) and the history of a run over n images: new, or as saved.
+
+    Raises CheckpointError if what is saved does not fit its own flags.
+    """
     torch.manual_seed(config["seed"])
-    steps = config["epochs"] * -(-len(dataset.train_images) // config["batch_size"])
-    model = VAE(config["latent_dim"], config["hidden_dims"]).to(device)
-    optimizer = make_optimizer(model, config["lr"])
-    scheduler = one_cycle(optimizer, config["lr"], steps) if config["schedule"] == "onecycle" else None
-    if not saved:
-        return model, optimizer, scheduler, []
     try:
+        model = VAE(config["latent_dim"], config["hidden_dims"]).to(device)
+        optimizer = make_optimizer(model, config["lr"])
+        steps = config["epochs"] * -(-n // config["batch_size"])
+        scheduler = one_cycle(optimizer, config["lr"], steps) if config["schedule"] == "onecycle" else None
+        if not saved:
+            return model, optimizer, scheduler, []
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         if scheduler:
             scheduler.load_state_dict(saved["scheduler"])
-        history = [
-            {name: float(epoch[name]) for name in epoch} | {"epoch": i + 1} for i, epoch in enumerate(saved["history"])
-        ]
-        VAE.load(folder / "best.pt")
+        history = [{name: float(epoch[name]) for name in (*checkpoint.LOSSES, "seconds")} for epoch in saved["history"]]
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{folder / 'checkpoint.pt'} does not hold what its flags announce") from error
-    return model, optimizer, scheduler, history
+        if not saved:
+            raise
+        raise checkpoint.CheckpointError("the checkpoint.pt to resume does not hold what its flags announce") from error
+    return model, optimizer, scheduler, [{"epoch": number, **epoch} for number, epoch in enumerate(history, 1)]
 
 
 def make_optimizer(model, lr):
@@ -366,9 +370,10 @@ def make_optimizer(model, lr):
 
 
 def one_cycle(optimizer, lr, steps):
-    """PyTorch's one-cycle schedule: a short warm-up to lr, then down to almost nothing at the last step."""
+    """PyTorch's one-cycle schedule: up to lr over a tenth of the steps, then down to almost nothing at the last."""
+    steps = max(steps, 3)  # fewer than two up and one down, and OneCycleLR divides by zero
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=lr, total_steps=steps, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+        optimizer, lr, steps, pct_start=max(0.1, 2 / steps), anneal_strategy="linear", cycle_momentum=False
     )
 
 
@@ -388,12 +393,15 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALO
         disable=not (writes and sys.stdout.isatty()),
     )
 
+    def stop_if_asked(epoch):
+        if received:
+            raise Interrupted(received[0], how_to_continue(epoch, folder) if writes else "")
+
     def after_batch(batch, losses):
         bar.update()
         if scheduler:
             scheduler.step()
-        if received:
-            raise Interrupted(received[0], how_to_continue(epoch, folder) if writes else "")
+        stop_if_asked(epoch)
         if batch % config["log_interval"] == 0:
             so_far = summed(losses[: batch + 1].clone(), world)
             check_finite(so_far, f"epoch {epoch}")
@@ -410,16 +418,20 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALO
             bar.set_description(f"epoch {epoch}/{config['epochs']}")
             order, eps = (t.to(device) for t in epoch_noise(config["seed"], epoch, n, config["latent_dim"]))
             start = time.perf_counter()
-            losses = train_epoch(step, order, eps, config["batch_size"], world, after_batch)
+            try:
+                losses = train_epoch(step, order, eps, config["batch_size"], world, after_batch)
+            except RuntimeError:
+                stop_if_asked(epoch)  # another process may have heard the signal first, and left
+                raise
             check_finite(losses, f"epoch {epoch}")
-            train_bce, train_kld = (losses.double().sum(0) / n).tolist()
+            train_bce, train_kld = (losses.cpu().double().sum(0) / n).tolist()
             seconds = time.perf_counter() - start
             if not writes:
                 continue
             test_bce, test_kld, z, mu = evaluate(model, dataset.test_images)
             check_finite(torch.tensor([[test_bce, test_kld]]), f"the test set after epoch {epoch}")
             figures = (train_bce, train_kld, train_bce + train_kld, test_bce, test_kld, test_bce + test_kld)
-            history.append({"epoch": epoch, **dict(zip(COLUMNS, figures, strict=True)), "seconds": seconds})
+            history.append({"epoch": epoch, **dict(zip(checkpoint.LOSSES, figures, strict=True)), "seconds": seconds})
             bar.write(
                 f"====> Epoch: {epoch} Average BCE loss: {train_bce:.4f}, KLD loss: {train_kld:.4f}, "
                 f"Total loss: {train_bce + train_kld:.4f}\n"
@@ -427,7 +439,7 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALO
                 f"Total_loss: {test_bce + test_kld:.4f}"
             )
             draw(folder, config, dataset, model, history, z, mu)
-            save(folder, config, model, optimizer, scheduler, history)
+            checkpoint.save(folder, config, model, optimizer, scheduler, history)
 
 
 def how_to_continue(epoch, folder):
@@ -457,32 +469,13 @@ def draw(folder, config, dataset, model, history, z, mu):
     checkpoint.write(checkpoint.frame(folder, "reconstruction", epoch), picture)
     picture = utils.latent_frame(z.numpy(), mu.numpy(), labels, title)
     checkpoint.write(checkpoint.frame(folder, "latent", epoch), picture)
-    picture = utils.loss_curves(history, config["epochs"], f"Best of {headline(config, best_of(history))}")
+    picture = utils.loss_curves(history, config["epochs"], f"Best of {headline(config, checkpoint.best_of(history))}")
     checkpoint.write(folder / "loss.png", picture)
-
-
-def save(folder, config, model, optimizer, scheduler, history):
-    """Write best.pt if the last epoch is the best, metrics.csv, and then, last, the checkpoint that stands for them."""
-    config = {flag: config[flag] for flag in checkpoint.REMEMBERED}
-    epoch, weights = history[-1], model.state_dict()
-    if best_of(history) is epoch:
-        best = {"network": model.network, "model": weights, "config": config, **epoch}
-        checkpoint.write(folder / "best.pt", checkpoint.serialized(best))
-    checkpoint.write(folder / "metrics.csv", metrics_csv(history))
-    state = {
-        "config": config,
-        "epoch": epoch["epoch"],
-        "history": history,
-        "model": weights,
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler and scheduler.state_dict(),
-    }
-    checkpoint.write(folder / "checkpoint.pt", checkpoint.serialized(state))
 
 
 def finish(folder, config, dataset, history):
     """Write the pictures of the whole run and of its best epoch, and print the summary."""
-    best, model = best_of(history), VAE.load(folder / "best.pt")
+    best, model = checkpoint.best_of(history), VAE.load(folder / "best.pt")
     frames = [checkpoint.frame(folder, "latent", epoch["epoch"]) for epoch in history]
     checkpoint.write(folder / "latent.gif", utils.gif(frames))
     with torch.no_grad():

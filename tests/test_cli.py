@@ -77,7 +77,7 @@ def test_a_fresh_run_replaces_a_finished_one_and_leaves_strangers(run, small_mni
     (folder / "latent" / "mine.png").write_text("mine")
     arguments = ("--data_dir", small_mnist, "--epochs", 1, "--latent_dim", 3, "--hidden_dims", 16, 8)
     again = cli(*arguments, "--results_dir", folder)
-    assert again.returncode == 0 and "Replacing the finished run" in again.stdout
+    assert again.returncode == 0 and "Replaced the run" in again.stdout
     assert (folder / "notes.txt").read_text() == (folder / "latent" / "mine.png").read_text() == "mine"
     assert sorted(path.name for path in (folder / "latent").iterdir()) == ["epoch_001.png", "mine.png"]
     assert len(metrics(folder)) == 1

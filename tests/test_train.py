@@ -140,17 +140,20 @@ def test_a_cuda_graph_trains_as_the_plain_step(dataset):
 
 
 @pytest.mark.parametrize("lr", [0.1, torch.tensor(0.1)], ids=["number", "tensor, as under a CUDA graph"])
-def test_one_cycle_warms_up_to_lr_and_ends_near_nothing(lr):
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 100])
+def test_one_cycle_warms_up_to_lr_and_ends_near_nothing(lr, steps):
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.Adam([weight], lr=lr, fused=True)
-    scheduler, rates = train.one_cycle(optimizer, 0.1, 100), []
-    for _ in range(100):
+    scheduler, rates = train.one_cycle(optimizer, 0.1, steps), []
+    for _ in range(steps):
         rates.append(float(optimizer.param_groups[0]["lr"]))
         weight.grad = torch.ones(1)
         optimizer.step()
-        scheduler.step() if len(rates) < 100 else None
-    assert max(rates) == pytest.approx(0.1, rel=0.1) and rates.index(max(rates)) in (9, 10)
-    assert rates[0] < 0.01 and rates[-1] < 1e-3
+        scheduler.step()
+    assert rates[0] < 0.01
+    if steps > 2:
+        assert max(rates) == pytest.approx(0.1, rel=0.1) and rates.index(max(rates)) <= max(1, steps // 10)
+        assert rates[-1] < 1e-3
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
