@@ -3,7 +3,10 @@
 import contextlib
 import csv
 import io
+import json
+import math
 import os
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -11,9 +14,11 @@ from pathlib import Path
 import filelock
 import torch
 
-FILES = (
-    *("config.json", "metrics.csv", "best.pt", "checkpoint.pt"),
-    *("loss.png", "latent.gif", "manifold.png", "samples.png"),
+from errors import UserError
+
+FILES = (  # in the order in which a run that is replaced loses them: a kill in between leaves what is still recognised
+    *("checkpoint.pt", "best.pt", "metrics.csv"),
+    *("loss.png", "latent.gif", "manifold.png", "samples.png", "config.json"),
 )
 FRAMES = ("reconstruction", "latent")
 LOSSES = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total")
@@ -22,15 +27,11 @@ IDENTITY = ("dataset", "latent_dim", "hidden_dims", "seed", "batch_size", "lr", 
 REMEMBERED = (*IDENTITY, "epochs", "log_interval")
 
 
-class CheckpointError(ValueError):
-    """A checkpoint or results directory that cannot be used as asked; the message is for the user."""
-
-
 def read(path):
     """The dict in a file that torch.save wrote, on the CPU. Only tensors and plain values are unpickled, never code.
 
     Raises:
-        CheckpointError: truncated, altered (by the archive's checksums), or holding anything else.
+        UserError: truncated, altered (by the archive's checksums), or holding anything else.
         OSError: it cannot be read.
     """
     content = Path(path).read_bytes()
@@ -40,16 +41,21 @@ def read(path):
         with warnings.catch_warnings(action="ignore"):  # of what is wrong: that is said below, in one line
             saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged archive makes zipfile, pickle and torch raise is no closed list
-        raise CheckpointError(f"{path} is damaged, or was not written by this program") from error
+        raise UserError(f"{path} is damaged, or was not written by this program") from error
     if not intact or not isinstance(saved, dict):
-        raise CheckpointError(f"{path} is damaged, or was not written by this program")
+        raise UserError(f"{path} is damaged, or was not written by this program")
     return saved
+
+
+def partial(path):
+    """Where a file lies while it is written."""
+    return path.with_name(f".{path.name}.part")
 
 
 def write(path, content):
     """Replace a file as a whole: whoever reads it, and whatever kills us, finds the old bytes or the new ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = partial(path)
     try:
         with open(part, "wb") as file:
             file.write(content)
@@ -78,7 +84,7 @@ def locked(folder):
         lock.acquire()
     except filelock.Timeout as error:
         message = f"another run is writing to {folder}; wait for it, or name another --results_dir"
-        raise CheckpointError(message) from error
+        raise UserError(message) from error
     try:
         yield
     finally:
@@ -90,17 +96,21 @@ def frame(folder, kind, epoch):
     return folder / kind / f"epoch_{epoch:03d}.png"
 
 
+def written(folder):
+    """The paths in the directory that have the names of a run's files, and of what a kill left half-written of them."""
+    frame = re.compile(r"epoch_\d{3,}\.png|\.epoch_\d{3,}\.png\.part")
+    frames = [path for kind in FRAMES for path in (folder / kind).glob("*") if frame.fullmatch(path.name)]
+    *first, last = (folder / name for name in FILES)
+    paths = [*first, *frames, *(partial(folder / name) for name in FILES), last]
+    return [path for path in paths if path.exists()]
+
+
 def clear(folder):
-    """Remove what a run wrote, and what a killed one left half-written; nothing else. Whether there was a run."""
-    held_one = (folder / "checkpoint.pt").exists()
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
-    leftovers = [*folder.glob(".*.part")]
-    for kind in FRAMES:
-        leftovers += [*(folder / kind).glob("epoch_*.png"), *(folder / kind).glob(".epoch_*.part")]
-    for path in leftovers:
+    """Remove what a run wrote, and nothing else. Returns whether there was a run."""
+    paths = written(folder)
+    for path in paths:
         path.unlink()
-    return held_one
+    return bool(paths)
 
 
 def best_of(history):
@@ -118,71 +128,126 @@ def metrics_csv(history):
     return text.getvalue().encode()
 
 
-def save(folder, config, model, optimizer, scheduler, history):
-    """Write best.pt if the last epoch is the best, metrics.csv, and then, last, the checkpoint that stands for them.
+def save(folder, config, model, optimizer, history):
+    """Write the checkpoint of the last epoch, and then what follows from it: best.pt, if that is the best, metrics.csv.
 
-    A kill between two of them leaves the first ones an epoch ahead; a resumed run computes that epoch again, to the
-    same bits.
+    A kill in between leaves the latter an epoch behind; `mend` brings them up.
     """
-    config = {flag: config[flag] for flag in REMEMBERED}
-    epoch, weights = history[-1], model.state_dict()
-    if best_of(history) is epoch:
-        write(folder / "best.pt", serialized({"network": model.network, "model": weights, "config": config, **epoch}))
-    write(folder / "metrics.csv", metrics_csv(history))
     state = {
-        "config": config,
-        "epoch": epoch["epoch"],
+        "config": {flag: config[flag] for flag in REMEMBERED},
+        "epoch": len(history),
         "history": history,
-        "model": weights,
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler and scheduler.state_dict(),
+        "model": model.state_dict(),
+        # The parameter groups and the schedule are left out: they follow from the flags, the device and the epoch.
+        "optimizer": optimizer.state_dict()["state"],
     }
     write(folder / "checkpoint.pt", serialized(state))
+    if best_of(history) is history[-1]:
+        write_best(folder, config, model, history)
+    write(folder / "metrics.csv", metrics_csv(history))
+
+
+def mend(folder, config, model, history):
+    """Bring best.pt and metrics.csv up to a checkpoint, with its model and history, that a kill left ahead of them."""
+    path = folder / "best.pt"
+    if best_of(history) is history[-1] and not (path.exists() and read(path).get("epoch") == len(history)):
+        write_best(folder, config, model, history)
+    write(folder / "metrics.csv", metrics_csv(history))
+
+
+def write_best(folder, config, model, history):
+    """Write best.pt: the weights and figures of the last epoch, and what VAE.load needs."""
+    config = {flag: config[flag] for flag in REMEMBERED}
+    best = {"network": model.network, "model": model.state_dict(), "config": config, **history[-1]}
+    write(folder / "best.pt", serialized(best))
+
+
+def is_valid(config):
+    """Whether a checkpoint's flags are all there and are what the command line would have taken."""
+    if (
+        not isinstance(config, dict)
+        or not set(REMEMBERED) <= set(config)
+        or not isinstance(config["hidden_dims"], list)
+    ):
+        return False
+    counts = [config[flag] for flag in ("epochs", "batch_size", "log_interval", "latent_dim")] + config["hidden_dims"]
+    return (
+        all(type(count) is int and count > 0 for count in counts)
+        and (type(config["seed"]) is int and 0 <= config["seed"] < 2**63)
+        and (type(config["lr"]) is float and 0 < config["lr"] < math.inf)
+        and config["schedule"] in ("constant", "onecycle")
+        and config["dataset"] in ("mnist", "fashion_mnist", "digits")
+        and config["precision"] in ("float32", "bfloat16")
+    )
 
 
 def check_replaceable(folder):
-    """Raise CheckpointError if the directory holds an unfinished run, or files of a run's names that no run wrote."""
+    """Raise UserError if the directory holds an unfinished run, or files of a run's names that no run wrote."""
     path = folder / "checkpoint.pt"
     ways_out = "replace it with --overwrite, or name another --results_dir"
     if path.exists():
         saved = read(path)
         config, done = saved.get("config"), saved.get("epoch")
-        epochs = config.get("epochs") if isinstance(config, dict) else None
-        if not isinstance(done, int) or not isinstance(epochs, int):
-            raise CheckpointError(f"{path} was not written by this program: {ways_out}")
-        if done < epochs:
-            raise CheckpointError(
-                f"{folder} holds an unfinished run (epoch {done} of {epochs}): continue it with --resume, {ways_out}"
+        if not is_valid(config) or not isinstance(done, int):
+            raise UserError(f"{path} was not written by this program: {ways_out}")
+        if done < config["epochs"]:
+            raise UserError(
+                f"{folder} holds an unfinished run (epoch {done} of {config['epochs']}): continue it with --resume, "
+                f"{ways_out}"
             )
         return
-    foreign = [name for name in FILES if (folder / name).exists()]
-    if foreign and "config.json" not in foreign:
-        raise CheckpointError(f"{folder / foreign[0]} is not of a run of this program: {ways_out}")
+    paths = written(folder)
+    try:
+        ours = "latent_dim" in json.loads((folder / "config.json").read_bytes())
+    except (FileNotFoundError, ValueError, TypeError):
+        ours = False
+    if paths and not ours:
+        raise UserError(f"{paths[0]} is not of a run of this program: {ways_out}")
 
 
 def resumable(folder, given):
-    """The checkpoint in the directory. Raises CheckpointError if there is none, or if a flag that the user gave would
-    make it another run."""
+    """The checkpoint in the directory, its flags and history checked; its tensors are the caller's to check.
+
+    Raises UserError if there is none, if it is damaged, if best.pt is not its best epoch's (but for a last epoch, whose
+    best.pt is written again), or if a flag that the user gave would make it another run.
+    """
     path = folder / "checkpoint.pt"
     if not path.exists():
-        raise CheckpointError(f"there is no checkpoint in {folder} to continue; start the run without --resume")
+        raise UserError(f"there is no checkpoint in {folder} to continue; start the run without --resume")
     saved = read(path)
-    config, done = saved.get("config"), saved.get("epoch")
-    if not isinstance(config, dict) or not set(REMEMBERED) <= set(config) or done != len(saved.get("history", ())):
-        raise CheckpointError(f"{path} was not written by this program")
+    config, history = saved.get("config"), saved.get("history")
+    if not is_valid(config) or not is_history(history) or saved.get("epoch") != len(history):
+        raise UserError(f"{path} is damaged, or was not written by this program")
     differences = [
-        f"{key} {config[key]}, not {given[key]}" for key in IDENTITY if given.get(key, config[key]) != config[key]
+        f"{flag} {config[flag]}, not {given[flag]}"
+        for flag in IDENTITY
+        if given.get(flag, config[flag]) != config[flag]
     ]
     if differences:
-        raise CheckpointError(
-            f"{path} is of another run: {'; '.join(differences)}. Leave these flags out, or start anew"
-        )
+        raise UserError(f"{path} is of another run: it has {'; '.join(differences)}. Leave these flags out")
     epochs = given.get("epochs", config["epochs"])
-    if epochs < done:
-        raise CheckpointError(f"the run in {folder} has finished {done} epochs already; give --epochs {done} or more")
+    if epochs < len(history):
+        raise UserError(f"the run in {folder} has finished {len(history)} epochs: give --epochs {len(history)} or more")
     if config["schedule"] != "constant" and epochs != config["epochs"]:
-        raise CheckpointError(
+        raise UserError(
             f"a {config['schedule']} schedule is laid out over its run's {config['epochs']} epochs and cannot be "
             f"stretched to {epochs}; start a new run for that"
         )
+    best, path = best_of(history), folder / "best.pt"
+    if best is not history[-1] and read(path).get("epoch") != best["epoch"]:
+        raise UserError(f"{path} is not of epoch {best['epoch']}, this run's best")
     return saved
+
+
+def is_history(history):
+    """Whether it is a list of one or more epochs' figures."""
+    return (
+        isinstance(history, list)
+        and len(history) > 0
+        and all(
+            isinstance(epoch, dict)
+            and epoch.get("epoch") == number
+            and all(type(epoch.get(name)) is float and math.isfinite(epoch[name]) for name in (*LOSSES, "seconds"))
+            for number, epoch in enumerate(history, 1)
+        )
+    )

@@ -1,4 +1,4 @@
-"""Datasets as tensors: found on disk, downloaded, or carried by scikit-learn; verified; cut into batches.
+"""Datasets as tensors: found on disk, downloaded, or carried by scikit-learn; verified before use.
 
 Images stay uint8 rows (N, 784), a quarter of float32's memory; `pixels` turns a batch into float32 in [0, 1].
 """
@@ -15,16 +15,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from errors import UserError
+
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # torchvision's names
 IMAGE_MAGIC, LABEL_MAGIC = 2051, 2049  # http://yann.lecun.com/exdb/mnist: unsigned bytes in three dimensions, in one
 PROBE_SECONDS, STALL_SECONDS = 5, 10
 
 
-class DataError(ValueError):
-    """A dataset that cannot be used; the message is for the user."""
-
-
-class Unavailable(DataError):
+class Unavailable(UserError):
     """A dataset that is neither on disk nor downloadable."""
 
 
@@ -47,18 +45,20 @@ def pixels(images):
     return images.float().div_(255)
 
 
-def load(name, data_dir):
+def load(name, data_dir, download=True):
     """The dataset `name` (mnist, fashion_mnist, digits), downloaded into data_dir through torchvision if not there.
 
     Raises:
         Unavailable: neither in data_dir nor downloadable.
-        DataError: a file is not what its name says. OSError: it cannot be read, or a download not written.
+        UserError: a file is not what its name says. OSError: it cannot be read, or a download not written.
     """
     if name == "digits":
         return _digits()
     raw = Path(data_dir) / FOLDERS[name] / "raw"
     sets = [(raw / f"{prefix}-images-idx3-ubyte", raw / f"{prefix}-labels-idx1-ubyte") for prefix in ("train", "t10k")]
     missing = [path for pair in sets for path in pair if not path.exists()]
+    if missing and not download:
+        raise Unavailable(f"{missing[0]} is missing on the machine of another than the first process: put it there")
     if missing:
         _download(name, data_dir, missing[0])
     return Dataset(name, *(tensor for pair in sets for tensor in _images_and_labels(*pair)))
@@ -68,9 +68,9 @@ def _images_and_labels(image_path, label_path):
     images = _read_idx(image_path, IMAGE_MAGIC, (28, 28))
     labels = _read_idx(label_path, LABEL_MAGIC, ())
     if len(images) != len(labels):
-        raise DataError(f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels; get both anew")
+        raise UserError(f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels; get both anew")
     if labels.max() > 9:
-        raise DataError(f"{label_path} holds a label {labels.max()}, outside 0-9; delete the file to download it again")
+        raise UserError(f"{label_path} holds a label {labels.max()}, outside 0-9; delete the file to download it again")
     return torch.from_numpy(images.reshape(-1, 784)), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -88,7 +88,7 @@ def _read_idx(path, magic, item_shape):
         problem = f"announces {header[1]} items but holds {len(body)} bytes of them"
     else:
         return body.reshape(-1, *item_shape)
-    raise DataError(f"{path} {problem}; delete the file to download it again, or name another --data_dir")
+    raise UserError(f"{path} {problem}; delete the file to download it again, or name another --data_dir")
 
 
 def _download(name, data_dir, missing):
@@ -107,7 +107,10 @@ def _download(name, data_dir, missing):
     try:
         dataset(data_dir, download=True)
     except (RuntimeError, urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise Unavailable(f"{name} could not be downloaded ({str(error).splitlines()[0]}); {ways_out}") from error
+        cause = (str(error) or type(error).__name__).splitlines()[-1].strip()
+        raise Unavailable(f"{name} could not be downloaded ({cause}); {ways_out}") from error
+    except OSError as error:  # torchvision writes to files without naming them
+        raise OSError(error.errno, error.strerror, error.filename or str(missing.parent)) from error
     finally:
         socket.setdefaulttimeout(before)
 

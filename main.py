@@ -1,10 +1,13 @@
 """Train a variational auto-encoder and draw its latent space: python main.py --epochs 100 --log_interval 30"""
 
 import argparse
+import errno
 import math
 import os
 import signal
 import sys
+
+from errors import UserError
 
 DEFAULTS = {
     "epochs": 10,
@@ -26,7 +29,7 @@ DEFAULTS = {
 
 
 def count(text):
-    """A whole number from 1 up."""
+    """A whole number from 1 to a thousand million."""
     number = int(text)
     if not 1 <= number <= 10**9:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to a thousand million")
@@ -34,7 +37,7 @@ def count(text):
 
 
 def seed(text):
-    """A whole number from 0 up."""
+    """A whole number from 0 to 2^63 - 1."""
     number = int(text)
     if not 0 <= number < 2**63:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^63 - 1")
@@ -47,6 +50,13 @@ def rate(text):
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a positive, finite number")
     return number
+
+
+def folder(text):
+    """A path, not an empty one."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path names no directory")
+    return text
 
 
 def parse(argv=None):
@@ -74,10 +84,14 @@ def parse(argv=None):
     flag("latent_dim", "size of z", type=count)
     flag("hidden_dims", "widths of the encoder's hidden layers; the decoder mirrors them", type=count, nargs="+")
     flag("dataset", "what to train on", choices=["mnist", "fashion_mnist", "digits"])
-    flag("data_dir", "where the datasets are, or are downloaded to")
-    flag("results_dir", "where the run writes")
+    flag("data_dir", "where the datasets are, or are downloaded to", type=folder)
+    flag("results_dir", "where the run writes", type=folder)
     flag("precision", "of the layers while training", choices=["auto", "float32", "bfloat16"])
-    flag("resume", "continue the run in --results_dir; flags left out are that run's own", action="store_true")
+    flag(
+        "resume",
+        "continue the run in --results_dir, by its own flags but for the directories and device",
+        action="store_true",
+    )
     flag("overwrite", "replace an unfinished run in --results_dir", action="store_true")
     given = vars(parser.parse_args(argv))
     if given.keys() >= {"resume", "overwrite"}:
@@ -102,21 +116,25 @@ def main(argv=None):
     """Run the command and return its exit code: 0 done, 1 it could not go on, 130 or 143 interrupted (2: bad flags)."""
     given = parse(argv)
     received = listen()
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (None where the shell has closed it)
     sys.stdout.reconfigure(line_buffering=True)  # a line that is piped is there when it is printed
     import train  # here, because PyTorch takes seconds to import and --help need not wait
 
     try:
         train.run(given, DEFAULTS, received)
     except train.Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
+        if str(interrupted):  # of many processes, one speaks
+            print(interrupted, file=sys.stderr)
         return 128 + interrupted.signum
-    except train.USER_ERRORS as error:
+    except UserError as error:
         print(f"main.py: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.filename is None:  # standard output is closed or full: nothing may try to flush it again
+        where = error.filename
+        if where is None and error.errno in (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO):
+            where = "standard output"  # the only file written to without a name; nothing may try to flush it again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"main.py: error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+        print(f"main.py: error: {where}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
 

@@ -5,34 +5,32 @@ a resumed run is the run that was interrupted, and many processes are the run of
 """
 
 import contextlib
-import datetime
 import json
-import os
+import math
 import platform
+import shlex
 import sys
 import time
+import warnings
+from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 import checkpoint
 import data
+import machine
 import utils
+from errors import UserError
 from model import VAE, bce, kld
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
 EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
 EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
-WARM_UP_STEPS = 3  # before a CUDA graph is captured, as PyTorch's documentation asks
 MANIFOLD_SIDE = 20
-
-
-class RunError(RuntimeError):
-    """A run that cannot start or go on; the message is for the user."""
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Interrupted(Exception):
@@ -41,19 +39,6 @@ class Interrupted(Exception):
     def __init__(self, signum, message):
         super().__init__(message)
         self.signum = signum
-
-
-USER_ERRORS = (RunError, checkpoint.CheckpointError, data.DataError)
-
-
-class World(NamedTuple):
-    """This process among those that train together."""
-
-    rank: int
-    size: int
-
-
-ALONE = World(0, 1)
 
 
 def generator(*seeds):
@@ -92,56 +77,7 @@ def make_step(net, optimizer, images, bfloat16=False, world_size=1):
     return step
 
 
-def cuda_capture(function):
-    """A function that replays the kernels function() launches, recorded in a CUDA graph, as a single launch."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
-
-    def replay():
-        graph.replay()
-        return result
-
-    return replay
-
-
-@contextlib.contextmanager
-def cuda_side_stream():
-    """A stream of its own, as warming up for a capture needs one."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream().wait_stream(stream)
-
-
-def replayed(step, batch_size, capture=cuda_capture, warm_up=cuda_side_stream):
-    """A step that does what `step` does, full batches through a captured graph: same kernels, one launch.
-
-    The first full batches warm up plainly, the next is captured, and from then on full batches are replayed on the same
-    memory. A smaller batch goes the plain way.
-    """
-    warm_ups, replay, static_index, static_eps = 0, None, None, None
-
-    def call(index, eps, n):
-        nonlocal warm_ups, replay, static_index, static_eps
-        if len(index) != batch_size:
-            return step(index, eps, n)
-        if warm_ups < WARM_UP_STEPS:
-            warm_ups += 1
-            with warm_up():
-                return step(index, eps, n)
-        if replay is None:
-            static_index, static_eps = index.clone(), eps.clone()
-            replay = capture(lambda: step(static_index, static_eps, n))
-        static_index.copy_(index)
-        static_eps.copy_(eps)
-        return replay()
-
-    return call
-
-
-def train_epoch(step, order, eps, batch_size, world=ALONE, after_batch=lambda batch, losses: None):
+def train_epoch(step, order, eps, batch_size, world=machine.ALONE, after_batch=lambda batch, losses: None):
     """One pass over the training set; returns each batch's sums of BCE and KLD, (batches, 2), over all processes.
 
     Args:
@@ -155,14 +91,7 @@ def train_epoch(step, order, eps, batch_size, world=ALONE, after_batch=lambda ba
         mine = (part.tensor_split(world.size)[world.rank] for part in (index, noise))
         losses[batch] = step(*mine, len(index))
         after_batch(batch, losses)
-    return summed(losses, world)
-
-
-def summed(tensor, world):
-    """The tensor's sum over all processes."""
-    if world.size > 1:
-        dist.all_reduce(tensor)
-    return tensor
+    return machine.summed(losses, world)
 
 
 @torch.no_grad()
@@ -182,78 +111,24 @@ def evaluate(model, images):
     return batch_bce.cpu().double().mean().item(), batch_kld.cpu().double().mean().item(), z.cpu(), mu.cpu()
 
 
-def check_finite(losses, where):
-    """Raise RunError if a row of losses, (batches, 2), is not finite; `where` says of what, and the first is named."""
+def diverged(where):
+    """The error to raise where a loss is not finite."""
+    return UserError(
+        f"the loss is not finite in {where}: lower --lr, or use --precision float32. Finished epochs are safe"
+    )
+
+
+def check_finite(losses, epoch):
+    """Raise UserError if a batch's row of losses, (batches, 2), is not finite; the first is named."""
     bad = (~losses.isfinite()).any(1).nonzero()
     if len(bad):
-        raise RunError(
-            f"the loss is not finite in {where}, batch {bad[0].item() + 1}: lower --lr or use --precision float32. "
-            "What was saved up to the last finished epoch is as it was"
-        )
+        raise diverged(f"epoch {epoch}, batch {bad[0].item() + 1}")
 
 
-def find_device(name):
-    """The torch.device of --device; under torchrun this process's GPU. Raises RunError if the machine has none."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(kind for kind in ("cuda", "mps", "cpu") if present[kind])
-    if not present[name]:
-        raise RunError(f"--device {name}: this machine, or this build of PyTorch, has none; use --device auto or cpu")
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0)) if name == "cuda" else None)
-
-
-def find_precision(name, device):
-    """--precision with auto settled: bfloat16 where the hardware computes in it, else float32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        native = any(capabilities.get(unit) for unit in ("avx512_bf16", "amx_bf16"))
-    return "bfloat16" if native else "float32"
-
-
-@contextlib.contextmanager
-def joined(device):
-    """The World of this process, joined with the others that torchrun started; alone without it."""
-    world = World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
-    if world == ALONE:
-        yield world
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=10))
-    try:
-        yield world
-    finally:
-        dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def explained():
-    """Turns what PyTorch raises for want of memory, or of the other processes, into a RunError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if isinstance(error, RunError):
-            raise
-        if any(words in text for words in ("not enough memory", "out of memory", "can't allocate memory")):
-            sizes = "--hidden_dims, --latent_dim or --batch_size"
-            raise RunError(f"not enough memory for this network and batch: lower {sizes}") from error
-        if any(word in text for word in ("gloo", "nccl", "tcpstore", "connection")):
-            rank = os.environ.get("RANK", 0)
-            raise RunError(f"process {rank} stops: another of its run has ended or is out of reach") from error
-        raise
-
-
-def shared(value, world):
-    """Process 0's value, on every process."""
-    box = [value]
-    if world.size > 1:
-        dist.broadcast_object_list(box)
-    return box[0]
+def stop_if_asked(received, message):
+    """Raise Interrupted if a signal has come."""
+    if received:
+        raise Interrupted(received[0], message)
 
 
 def find_dataset(config, may_fall_back):
@@ -268,18 +143,18 @@ def find_dataset(config, may_fall_back):
         return data.load("digits", config["data_dir"])
 
 
-def describe(config, dataset, model, device):
+def describe(config, dataset, model, device, world):
     """What config.json says of a run: every flag's value, and what else its figures depend on."""
     return {
         **config,
         "train_images": len(dataset.train_images),
         "test_images": len(dataset.test_images),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": world.size,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **{name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")},
     }
 
 
@@ -291,80 +166,102 @@ def run(given, defaults, received=()):
         received: a list of signals that have come; the run stops at the next batch once there is one.
 
     Raises:
-        RunError, checkpoint.CheckpointError, data.DataError, OSError: the run cannot start or go on; whatever epoch was
-            finished is safe. Interrupted: a signal came.
+        UserError, OSError: the run cannot start or go on; every epoch that was finished is safe.
+        Interrupted: a signal came.
     """
     if given.get("precision") == "auto":  # says nothing that a resumed run could contradict
         given = {flag: value for flag, value in given.items() if flag != "precision"}
     config = {**defaults, **given}
     folder = Path(config["results_dir"])
-    device = find_device(config["device"])
+    device = machine.find_device(config["device"])
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explained())
-        world = stack.enter_context(joined(device))
+        stack.enter_context(machine.explained())
+        world = stack.enter_context(machine.joined(device))
         writes = world.rank == 0
         if writes:
             stack.enter_context(checkpoint.locked(folder))
-        saved = shared(claim(folder, given, config) if writes else None, world)
+        saved = machine.shared(predecessor(folder, given, config) if writes else None, world)
         if saved:
             config |= {flag: saved["config"][flag] for flag in checkpoint.REMEMBERED} | given
-        config["precision"] = find_precision(config["precision"], device)
-        dataset = find_dataset(config, may_fall_back="dataset" not in given and not saved) if writes else None
-        config["dataset"] = shared(dataset and dataset.name, world)
-        dataset = (dataset or data.load(config["dataset"], config["data_dir"])).to(device)
+        config["precision"] = machine.find_precision(config["precision"], device)
+        if writes:  # the others come after it, and find what it has downloaded
+            dataset = find_dataset(config, may_fall_back="dataset" not in given and not saved)
+            config["dataset"] = dataset.name
+        config["dataset"] = machine.shared(config["dataset"], world)
+        if not writes:
+            dataset = data.load(config["dataset"], config["data_dir"], download=False)
+        dataset = dataset.to(device)
 
         model, optimizer, scheduler, history = build(config, len(dataset.train_images), device, saved)
-        if writes and not saved and checkpoint.clear(folder):
-            print(f"Replaced the run that was in {folder}")
-        if writes:
-            description = json.dumps(describe(config, dataset, model, device), indent=2) + "\n"
+        description = json.dumps(describe(config, dataset, model, device, world), indent=2) + "\n"
+        if writes and saved:
             checkpoint.write(folder / "config.json", description.encode())
-        fit(model, optimizer, scheduler, history, dataset, config, folder, world, received)
+            checkpoint.mend(folder, config, model, history)
+        again = how_to_continue(given, world) if writes else ""
+        fit(model, optimizer, scheduler, history, dataset, config, folder, description, again, world, received)
+        stop_if_asked(received, again)
         if writes:
-            finish(folder, config, dataset, history)
+            test_images = dataset.test_images.cpu()
+            del dataset  # the GIF takes as much memory as the training set, which is done with
+            finish(folder, config, test_images, history)
 
 
-def claim(folder, given, config):
-    """The checkpoint that the run continues, or None. Raises CheckpointError where the directory is not its to use."""
+def predecessor(folder, given, config):
+    """The checkpoint to continue, or None. Raises UserError where the directory is not the run's to use."""
     if config["resume"]:
         saved = checkpoint.resumable(folder, given)
-        VAE.load(folder / "best.pt")
+        if (folder / "best.pt").exists():
+            VAE.load(folder / "best.pt")
         return saved
     if not config["overwrite"]:
         checkpoint.check_replaceable(folder)
     return None
 
 
+def how_to_continue(given, world):
+    """What an interrupted run's last line tells the user to do."""
+    places = [(f"--{flag}", str(given[flag])) for flag in ("results_dir", "data_dir", "device") if flag in given]
+    runner = "torchrun ..." if world.size > 1 else "python"
+    command = shlex.join(["main.py", "--resume", *(word for place in places for word in place)])
+    return f"continue with: {runner} {command}"
+
+
 def build(config, n, device, saved=None):
     """The model, Adam, the schedule (None if constant) and the history of a run over n images: new, or as saved.
 
-    Raises CheckpointError if what is saved does not fit its own flags.
+    Raises UserError if what is saved does not fit its own flags.
     """
     torch.manual_seed(config["seed"])
+    model = VAE(config["latent_dim"], config["hidden_dims"]).to(device)
+    optimizer = make_optimizer(model, config["lr"])
+    batches = -(-n // config["batch_size"])
+    onecycle = config["schedule"] == "onecycle"
+    scheduler = one_cycle(optimizer, config["lr"], config["epochs"] * batches) if onecycle else None
+    if not saved:
+        return model, optimizer, scheduler, []
     try:
-        model = VAE(config["latent_dim"], config["hidden_dims"]).to(device)
-        optimizer = make_optimizer(model, config["lr"])
-        steps = config["epochs"] * -(-n // config["batch_size"])
-        scheduler = one_cycle(optimizer, config["lr"], steps) if config["schedule"] == "onecycle" else None
-        if not saved:
-            return model, optimizer, scheduler, []
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        if scheduler:
-            scheduler.load_state_dict(saved["scheduler"])
-        history = [{name: float(epoch[name]) for name in (*checkpoint.LOSSES, "seconds")} for epoch in saved["history"]]
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if not saved:
-            raise
-        raise checkpoint.CheckpointError("the checkpoint.pt to resume does not hold what its flags announce") from error
-    return model, optimizer, scheduler, [{"epoch": number, **epoch} for number, epoch in enumerate(history, 1)]
+        fresh = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": fresh})
+        fits = all(optimizer.state[p][name].shape == p.shape for p in model.parameters() for name in ADAM_MOMENTS)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError("the checkpoint.pt to resume does not hold the network that its own flags announce")
+    if scheduler:  # the position is all its state: the rate follows from it
+        done = len(saved["history"]) * batches
+        scheduler.load_state_dict({"last_epoch": done - 1, "_step_count": done})
+        scheduler.step()
+    return model, optimizer, scheduler, saved["history"]
 
 
 def make_optimizer(model, lr):
     """Adam over the model's parameters, in one fused kernel."""
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
-    # A replayed CUDA graph reads the learning rate from memory: it must be a tensor to follow a schedule.
+    # A replayed CUDA graph reads the learning rate from memory: it must be a tensor to follow a schedule. Until one is
+    # captured, PyTorch would warn that "capturable" is slow.
+    warnings.filterwarnings("ignore", message=".*capturable=True", category=UserWarning)
     lr = torch.tensor(lr, device=device) if on_gpu else lr
     return torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=on_gpu)
 
@@ -377,13 +274,19 @@ def one_cycle(optimizer, lr, steps):
     )
 
 
-def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALONE, received=()):
-    """Train from the epoch after the history's last to config["epochs"]; process 0 prints, draws and saves each."""
+def fit(model, optimizer, scheduler, history, dataset, config, folder, description, again, world, received):
+    """Train from the epoch after the history's last to config["epochs"]; process 0 prints, draws and saves each.
+
+    Args:
+        model, optimizer, scheduler, history: from build; the history grows.
+        description: config.json's text; a fresh run's first epoch replaces what was in the folder.
+        again: how to continue, for the line that an interrupted run ends with.
+    """
     device, n, writes = dataset.train_images.device, len(dataset.train_images), world.rank == 0
-    net = model if world == ALONE else torch.nn.parallel.DistributedDataParallel(model)
+    net = model if world == machine.ALONE else torch.nn.parallel.DistributedDataParallel(model)
     step = make_step(net, optimizer, dataset.train_images, config["precision"] == "bfloat16", world.size)
-    if device.type == "cuda" and world == ALONE:
-        step = replayed(step, config["batch_size"])
+    if device.type == "cuda" and world == machine.ALONE:
+        step = machine.replayed(step, config["batch_size"])
     batches = -(-n // config["batch_size"])
     bar = tqdm(
         total=config["epochs"] * batches,
@@ -393,18 +296,19 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALO
         disable=not (writes and sys.stdout.isatty()),
     )
 
-    def stop_if_asked(epoch):
-        if received:
-            raise Interrupted(received[0], how_to_continue(epoch, folder) if writes else "")
+    def interrupted():
+        if writes and not history:
+            return "Interrupted before the first epoch was finished: nothing is saved yet, so start the run again"
+        return f"Interrupted in epoch {epoch}; {again}" if writes else ""
 
     def after_batch(batch, losses):
         bar.update()
         if scheduler:
             scheduler.step()
-        stop_if_asked(epoch)
+        stop_if_asked(received, interrupted())
         if batch % config["log_interval"] == 0:
-            so_far = summed(losses[: batch + 1].clone(), world)
-            check_finite(so_far, f"epoch {epoch}")
+            so_far = machine.summed(losses[: batch + 1].clone(), world)
+            check_finite(so_far, epoch)
             if writes:
                 seen = batch * config["batch_size"]
                 batch_bce, batch_kld = (so_far[batch] / min(config["batch_size"], n - seen)).tolist()
@@ -421,15 +325,16 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALO
             try:
                 losses = train_epoch(step, order, eps, config["batch_size"], world, after_batch)
             except RuntimeError:
-                stop_if_asked(epoch)  # another process may have heard the signal first, and left
+                stop_if_asked(received, interrupted())  # another process may have heard the signal first, and left
                 raise
-            check_finite(losses, f"epoch {epoch}")
+            check_finite(losses, epoch)
             train_bce, train_kld = (losses.cpu().double().sum(0) / n).tolist()
             seconds = time.perf_counter() - start
             if not writes:
                 continue
             test_bce, test_kld, z, mu = evaluate(model, dataset.test_images)
-            check_finite(torch.tensor([[test_bce, test_kld]]), f"the test set after epoch {epoch}")
+            if not math.isfinite(test_bce + test_kld):
+                raise diverged(f"the test set after epoch {epoch}")
             figures = (train_bce, train_kld, train_bce + train_kld, test_bce, test_kld, test_bce + test_kld)
             history.append({"epoch": epoch, **dict(zip(checkpoint.LOSSES, figures, strict=True)), "seconds": seconds})
             bar.write(
@@ -438,15 +343,12 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, world=ALO
                 f"====> Test set BCE_loss: {test_bce:.4f}, KLD_loss: {test_kld:.4f}, "
                 f"Total_loss: {test_bce + test_kld:.4f}"
             )
+            if epoch == 1:  # only now, so that a run that fails at once costs nobody a finished one
+                if checkpoint.clear(folder):
+                    bar.write(f"Replaced the run that was in {folder}")
+                checkpoint.write(folder / "config.json", description.encode())
             draw(folder, config, dataset, model, history, z, mu)
-            checkpoint.save(folder, config, model, optimizer, scheduler, history)
-
-
-def how_to_continue(epoch, folder):
-    """The line that an interrupted run ends with."""
-    if epoch == 1:
-        return "Interrupted before the first epoch was finished: nothing is saved yet, so start the run again"
-    return f"Interrupted in epoch {epoch}; continue with: python main.py --resume --results_dir {folder}"
+            checkpoint.save(folder, config, model, optimizer, history)
 
 
 def headline(config, epoch):
@@ -473,13 +375,13 @@ def draw(folder, config, dataset, model, history, z, mu):
     checkpoint.write(folder / "loss.png", picture)
 
 
-def finish(folder, config, dataset, history):
+def finish(folder, config, test_images, history):
     """Write the pictures of the whole run and of its best epoch, and print the summary."""
     best, model = checkpoint.best_of(history), VAE.load(folder / "best.pt")
     frames = [checkpoint.frame(folder, "latent", epoch["epoch"]) for epoch in history]
     checkpoint.write(folder / "latent.gif", utils.gif(frames))
     with torch.no_grad():
-        images = model.decode(manifold(model, dataset.test_images.cpu())).sigmoid().numpy()
+        images = model.decode(manifold(model, test_images)).sigmoid().numpy()
     title = f"{TITLES[config['dataset']]}, epoch {best['epoch']} (the best): the decoder over the latent space"
     checkpoint.write(folder / "manifold.png", utils.image_grid(images, MANIFOLD_SIDE, title))
     images = model.sample(64, generator(config["seed"])).numpy()

@@ -19,9 +19,8 @@ TRAIN_COLOR, TEST_COLOR, BEST_COLOR = "#8c9aa8", "#1f4e79", "#d62728"
 PARTS = ("train", "test")
 TERMS = {"bce": "BCE", "kld": "KLD", "total": "total = BCE + KLD = -ELBO"}
 DPI = 100
-GIF_SECONDS = (
-    10  # of a whole GIF, unless a frame would then last under 20 ms, the least that browsers show, or over 500
-)
+# Of a whole GIF, unless a frame would then last under 20 ms, the least that browsers show, or over 500.
+GIF_SECONDS = 10
 
 
 def _figure(width, height):
@@ -177,7 +176,16 @@ def gif(paths):
     """A looping GIF of the pictures in the files `paths`, in their order. Raises OSError where one cannot be read."""
     # By Pillow itself: for frames that have their palette, imageio takes 20 times as long, or 200 MB more.
     duration = min(500, max(20, round(1000 * GIF_SECONDS / len(paths))))
-    frames = map(Image.open, paths)
+    frames = map(_opened, paths)
     buffer = io.BytesIO()
     next(frames).save(buffer, "GIF", save_all=True, append_images=frames, duration=duration, loop=0, optimize=False)
     return buffer.getvalue()
+
+
+def _opened(path):
+    try:
+        image = Image.open(path)
+        image.load()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or "is not a picture", str(path)) from error
+    return image

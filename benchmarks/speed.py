@@ -49,13 +49,14 @@ def conventional(data_dir):
 def project(data_dir, precision="auto", batch_size=BATCH_SIZE, fraction=1.0):
     """This project's epoch, from the functions that main.py uses."""
     import data
+    import machine
     import train
     from model import VAE
 
     images = data.load("mnist", data_dir).train_images
     images = images[: int(len(images) * fraction)]
     model = VAE()
-    bfloat16 = train.find_precision(precision, images.device) == "bfloat16"
+    bfloat16 = machine.find_precision(precision, images.device) == "bfloat16"
     step = train.make_step(model, train.make_optimizer(model, 1e-3), images, bfloat16)
 
     def epoch():
@@ -164,6 +165,7 @@ def race(contenders, rounds):
     for name, (make, *arguments) in contenders.items():
         pipe, end = context.Pipe()
         context.Process(target=serve, args=(end, make, arguments), daemon=True).start()
+        end.close()  # so that a process that fails is an EOFError here, not a wait for ever
         if problem := pipe.recv():
             print(f"left out: {name} ({problem})")
         else:

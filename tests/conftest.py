@@ -2,6 +2,7 @@ import csv
 import multiprocessing
 import os
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import main
 
 ROOT = Path(__file__).parent.parent
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["main", "train", "torch._dynamo"])
+FORKS.set_forkserver_preload(["main", "train", "torch._dynamo"])  # the last because making an Adam imports it
 
 
 def write_idx(path, magic, array):
@@ -51,6 +52,12 @@ def cli(*arguments, **environment):
         text=True,
         timeout=120,
     )
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def metrics(folder):

@@ -56,8 +56,10 @@ def test_lines_are_worded_as_the_references(run):
 
 def test_config_says_what_was_run(run):
     config = json.loads((run[0] / "config.json").read_text())
-    assert config.items() >= {"epochs": 3, "log_interval": 5, "seed": 1, "dataset": "digits"}.items()
-    assert config.items() >= {"train_images": 1500, "test_images": 297, "parameters": 631188, "device": "cpu"}.items()
+    expected = {"epochs": 3, "log_interval": 5, "seed": 1, "dataset": "digits", "device": "auto", "hidden_dims": [400]}
+    expected |= {"train_images": 1500, "test_images": 297, "parameters": 631188}
+    assert {name: config[name] for name in expected} == expected
+    assert config["hardware"] == "cpu" or torch.cuda.is_available()
     assert config["precision"] in ("float32", "bfloat16") and config["torch"] == torch.__version__
     assert config.keys() >= main.DEFAULTS.keys()
 

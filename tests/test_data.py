@@ -8,6 +8,7 @@ import torch
 from conftest import write_idx
 
 import data
+from errors import UserError
 
 
 def test_idx_files_are_read_as_they_are(small_mnist):
@@ -52,7 +53,7 @@ def test_damaged_files_are_refused_by_name(tmp_path, small_mnist, damage):
     shutil.copytree(small_mnist, tmp_path, dirs_exist_ok=True)
     harm, message = DAMAGES[damage]
     harm(tmp_path / "MNIST" / "raw")
-    with pytest.raises(data.DataError, match=message) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         data.load("mnist", tmp_path)
     assert "t10k" in str(raised.value) and not isinstance(raised.value, data.Unavailable)
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, contents, metrics, started
+from conftest import ROOT, contents, free_port, metrics, started
 from PIL import Image
 from test_model import Payload
 
@@ -98,14 +99,17 @@ def test_more_epochs_extend_a_finished_run(run, tmp_path):
 def check_intact(folder):
     """Assert what holds at any moment: complete files under final names, which agree with the checkpoint."""
     saved = checkpoint.read(folder / "checkpoint.pt")
+    if saved["epoch"] == 1 and not (folder / "metrics.csv").exists():
+        return  # killed between the very first renames
     VAE.load(folder / "best.pt")
     rows = metrics(folder)
-    # best.pt, metrics.csv and checkpoint.pt are renamed one after the other: in between, the first are an epoch ahead.
-    assert len(rows) - saved["epoch"] in (0, 1)
+    # checkpoint.pt, best.pt and metrics.csv are renamed one after the other: in between, the last are an epoch behind.
+    assert saved["epoch"] - len(rows) in (0, 1)
     for row, epoch in zip(rows, saved["history"], strict=False):
         assert row["test_total"] == f"{epoch['test_total']:.4f}"
-    best = torch.load(folder / "best.pt", weights_only=True)
-    assert best["epoch"] in (checkpoint.best_of(saved["history"])["epoch"], saved["epoch"] + 1)
+    best = torch.load(folder / "best.pt", weights_only=True)["epoch"]
+    bests = {checkpoint.best_of(saved["history"][:n])["epoch"] for n in {len(rows), saved["epoch"]}}
+    assert best in bests
     for path in folder.rglob("*.png"):
         if not path.name.startswith("."):
             Image.open(path).load()
@@ -117,20 +121,23 @@ def kill_and_resume(small_mnist, tmp_path, kills, epochs):
     whole = started(*flags, "--results_dir", tmp_path / "whole", log=tmp_path / "log")
     whole.join(300)
     assert whole.exitcode == 0, (tmp_path / "log").read_text()
-    folder, rng, killed, torn = tmp_path / "killed", random.Random(0), 0, 0
+    folder, rng, killed, later, torn = tmp_path / "killed", random.Random(0), 0, 0, 0
     while killed < kills:
         resumed = ("--resume",) if (folder / "checkpoint.pt").exists() else ()
+        (tmp_path / "log").write_text("")
         process = started(*flags, "--results_dir", folder, *resumed, log=tmp_path / "log")
-        process.join(0.3 + rng.random() * 0.7)
+        while process.is_alive() and not (tmp_path / "log").read_text():
+            time.sleep(0.01)  # until it trains: a slow start is no news
+        process.join(rng.random() * 0.7)
         if process.exitcode is None:
             process.kill()
             process.join()
             killed += 1
+            later += (folder / "checkpoint.pt").exists()
             torn += bool(list(folder.rglob("*.part")))
         else:
             assert process.exitcode == 0, (tmp_path / "log").read_text()
-            (folder / "checkpoint.pt").unlink()  # done before it was killed often enough: once more from the start
-            checkpoint.clear(folder)
+            checkpoint.clear(folder)  # done before it was killed often enough: once more from the start
         if (folder / "checkpoint.pt").exists():
             check_intact(folder)
     resumed = ("--resume",) if (folder / "checkpoint.pt").exists() else ()
@@ -138,6 +145,7 @@ def kill_and_resume(small_mnist, tmp_path, kills, epochs):
     last.join(300)
     assert last.exitcode == 0, (tmp_path / "log").read_text()
     same(tmp_path / "whole", folder)
+    assert later > kills / 2, "most kills came before the first checkpoint"
     print(f"\n{killed} kills survived, {torn} of them in the middle of a write; same bits at the end")
 
 
@@ -150,6 +158,29 @@ def test_killed_a_hundred_times_at_random_moments(small_mnist, tmp_path):
     kill_and_resume(small_mnist, tmp_path, kills=100, epochs=300)
 
 
+def ranks(n, *flags):
+    """main.py as n processes that train together, started without torchrun."""
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n)}
+    return [
+        subprocess.Popen(
+            [sys.executable, ROOT / "main.py", *map(str, flags)],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(n)
+    ]
+
+
+def wait_for(path, process):
+    """Wait until the process has written the file."""
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def endless(small_mnist, folder, *command):
     """A run of a million epochs that has finished its first, started by `command`."""
@@ -157,10 +188,7 @@ def endless(small_mnist, folder, *command):
     command = [*map(str, (*(command or (sys.executable,)), ROOT / "main.py", *flags))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
-        while not (folder / "checkpoint.pt").exists():
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.05)
+        wait_for(folder / "metrics.csv", process)
         yield process
     finally:
         process.kill()
@@ -201,13 +229,33 @@ def test_torchrun_trains_together_and_leaves_nobody_behind(small_mnist, tmp_path
 
 
 def test_when_a_process_dies_the_others_say_so(small_mnist, tmp_path):
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    with endless(small_mnist, tmp_path, *torchrun) as process:
-        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-        os.kill(int(workers[-1]), signal.SIGKILL)
-        errors = process.communicate(timeout=60)[1]
-    assert process.returncode != 0
-    assert "has ended or is out of reach" in errors or "Interrupted" in errors, errors
+    """Without torchrun, which would end the others itself."""
+    processes = ranks(2, "--data_dir", small_mnist, *SMALL, "--epochs", 10**6, "--results_dir", tmp_path)
+    try:
+        wait_for(tmp_path / "checkpoint.pt", processes[0])
+        processes[1].kill()
+        errors = processes[0].communicate(timeout=30)[1]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[0].returncode == 1
+    assert errors.count("\n") == 1 and "has ended or is out of reach" in errors, errors
+    check_intact(tmp_path)
+
+
+def test_two_processes_train_and_resume_as_one(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, *SMALL, "--precision", "float32")
+    for epochs, resume in ((2, ()), (4, ("--resume",))):
+        for process in ranks(2, *flags, "--epochs", epochs, "--results_dir", tmp_path / "two", *resume):
+            errors = process.communicate(timeout=60)[1]
+            assert process.returncode == 0, errors
+    with contextlib.redirect_stdout(None):
+        assert main.main([str(a) for a in (*flags, "--epochs", 4, "--results_dir", tmp_path / "one")]) == 0
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert [float(one[name]) for name in checkpoint.LOSSES] == pytest.approx(
+            [float(two[name]) for name in checkpoint.LOSSES], rel=1e-4
+        )
 
 
 def test_what_cannot_be_resumed_is_named_and_left_alone(run, tmp_path):
@@ -238,12 +286,13 @@ def test_a_schedule_that_has_ended_cannot_be_extended(run):
     "damage",
     [
         lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-        lambda path: path.write_bytes(path.read_bytes()[:3000] + b"\xff\x00\xff" + path.read_bytes()[3003:]),
+        lambda path: path.write_bytes((c := path.read_bytes())[: len(c) // 2] + b"\xff\0\xff" + c[len(c) // 2 + 3 :]),
         lambda path: path.write_bytes(b""),
         lambda path: torch.save({"config": {}, "epoch": 1}, path),
         lambda path: torch.save({"config": Payload(str(path.with_name("hacked")))}, path),
+        lambda path: torch.save({**torch.load(path), "model": {}}, path),
     ],
-    ids=["truncated", "altered", "empty", "another dict", "hostile"],
+    ids=["truncated", "altered", "empty", "another dict", "hostile", "no weights"],
 )
 def test_a_damaged_file_is_refused_and_left_alone(run, tmp_path, name, damage):
     assert run(*SMALL, "--epochs", 1)[0] == 0
@@ -251,6 +300,35 @@ def test_a_damaged_file_is_refused_and_left_alone(run, tmp_path, name, damage):
     before = contents(tmp_path / "results")
     code, errors = run("--resume", "--epochs", 2)
     assert code == 1 and len(errors) == 1 and name in errors[0], errors
+    assert contents(tmp_path / "results") == before
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((("history",), value) for value in (3, [], [3], [{}])),
+        *((("config", "epochs"), value) for value in ("9", 0, None)),
+        *((("config", name), 0) for name in ("batch_size", "log_interval", "latent_dim")),
+        *((("config", "hidden_dims"), value) for value in (16, [0], [], ["x"])),
+        *((("config", "seed"), -1), (("config", "lr"), float("nan")), (("config", "dataset"), "../x")),
+        *((("epoch",), 7), (("optimizer",), {}), (("optimizer", 0), {}), (("model",), None)),
+        (("optimizer", 0, "exp_avg"), torch.zeros(1)),
+    ],
+    ids=str,
+)
+def test_a_tampered_checkpoint_is_refused_and_left_alone(run, tmp_path, place, value):
+    """One whose checksums are right, but which holds what no run would have written."""
+    assert run(*SMALL, "--epochs", 1)[0] == 0
+    path = tmp_path / "results" / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    inner = saved
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    torch.save(saved, path)
+    before = contents(tmp_path / "results")
+    code, errors = run("--resume")
+    assert code == 1 and len(errors) == 1 and "checkpoint.pt" in errors[0], errors
     assert contents(tmp_path / "results") == before
 
 
@@ -267,12 +345,33 @@ def test_an_unfinished_run_is_not_replaced_unasked(run, tmp_path):
     assert run(*SMALL, "--epochs", 1, "--overwrite")[0] == 0
 
 
-def test_a_file_of_somebody_elses_is_not_replaced_unasked(run, tmp_path):
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "loss.png").write_text("mine")
+@pytest.mark.parametrize("name", ["loss.png", "config.json", "latent/epoch_001.png"])
+def test_a_file_of_somebody_elses_is_not_replaced_unasked(run, tmp_path, name):
+    path = tmp_path / "results" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"mine": true}')
     code, errors = run(*SMALL, "--epochs", 1)
-    assert code == 1 and "loss.png" in errors[0]
-    assert (tmp_path / "results" / "loss.png").read_text() == "mine"
+    assert code == 1 and name in errors[0]
+    assert path.read_text() == '{"mine": true}'
+
+
+def test_clearing_leaves_what_a_run_does_not_write(run, tmp_path):
+    assert run(*SMALL, "--epochs", 1)[0] == 0
+    strangers = [tmp_path / "results" / name for name in ("latent/epoch_best.png", ".mine.part", "latent/.epoch.part")]
+    for path in strangers:
+        path.write_text("mine")
+    left = tmp_path / "results" / "latent" / ".epoch_007.png.part"
+    left.write_text("half a frame")
+    assert run(*SMALL, "--epochs", 1)[0] == 0
+    assert all(path.exists() for path in strangers) and not left.exists()
+
+
+def test_a_run_that_fails_at_once_costs_nobody_a_finished_one(run, tmp_path):
+    assert run(*SMALL, "--epochs", 1)[0] == 0
+    before = contents(tmp_path / "results")
+    assert run(*SMALL, "--epochs", 1, "--lr", 1e30)[0] == 1
+    assert run(*SMALL, "--epochs", 1, "--hidden_dims", 10**9)[0] == 1
+    assert contents(tmp_path / "results") == before
 
 
 def test_a_second_run_in_the_directory_is_refused(run, tmp_path):
@@ -303,12 +402,20 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(small_mnist, tmp_pat
     assert third.exitcode == 0, (tmp_path / "log").read_text()
 
 
-def test_a_closed_or_full_standard_output_is_one_line(small_mnist, tmp_path):
-    command = [sys.executable, ROOT / "main.py", "--data_dir", small_mnist, "--results_dir", tmp_path]
-    with open("/dev/full", "w") as full:
-        refused = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert refused.returncode == 1
-    assert refused.stderr == "main.py: error: standard output: No space left on device\n"
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        (">/dev/full", 1, "main.py: error: standard output: No space left on device\n"),
+        ("| true", 1, "main.py: error: standard output: Broken pipe\n"),
+        (">&-", 0, ""),
+    ],
+)
+def test_a_standard_output_that_is_full_or_closed(small_mnist, tmp_path, redirection, code, message):
+    flags = ["--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path]
+    command = shlex.join(map(str, [sys.executable, ROOT / "main.py", *flags]))
+    command = f"({command}; echo $? >{tmp_path}/code) {redirection}"
+    ended = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (int((tmp_path / "code").read_text()), ended.stderr) == (code, message)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(run, tmp_path, monkeypatch):

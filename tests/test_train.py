@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from conftest import free_port
 
 import data
+import machine
 import train
 from model import VAE, bce, kld
 
@@ -78,13 +80,12 @@ def test_evaluation_leaves_training_alone_and_repeats_itself(dataset):
         first, second = (train.evaluate(model, dataset.test_images) for _ in range(2))
         assert first[:2] == second[:2] and torch.equal(first[2], second[2])
 
-    state = torch.get_rng_state()
     weights = fitted(dataset, between=evaluate)[0]
     assert torch.equal(weights, fitted(dataset)[0])
-    torch.manual_seed(1)
-    VAE(2, (32,))
-    assert torch.equal(torch.get_rng_state(), (torch.manual_seed(1), VAE(2, (32,)), torch.get_rng_state())[2])
-    torch.set_rng_state(state)
+    model = VAE()
+    before = torch.get_rng_state()
+    evaluate(model)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_evaluation_is_the_mean_over_images_in_whatever_chunks(dataset, monkeypatch):
@@ -117,7 +118,7 @@ def test_replayed_batches_train_as_plain_ones(dataset):
         return function
 
     def wrap(step):
-        return train.replayed(step, 64, capture, contextlib.nullcontext)
+        return machine.replayed(step, 64, capture, contextlib.nullcontext)
 
     plain, replayed = fitted(dataset), fitted(dataset, wrap=wrap)
     assert len(captures) == 1, "full batches are captured once"
@@ -128,7 +129,7 @@ def test_replayed_batches_train_as_plain_ones(dataset):
 def test_a_cuda_graph_trains_as_the_plain_step(dataset):
     dataset = dataset.to("cuda")
     results = []
-    for wrap in (lambda step: step, lambda step: train.replayed(step, 64)):
+    for wrap in (lambda step: step, lambda step: machine.replayed(step, 64)):
         torch.manual_seed(1)
         model = VAE(2, (32,)).cuda()
         step = wrap(train.make_step(model, train.make_optimizer(model, 1e-3), dataset.train_images))
@@ -156,6 +157,23 @@ def test_one_cycle_warms_up_to_lr_and_ends_near_nothing(kind, steps):
         assert rates[-1] < 1e-3
 
 
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_what_is_restored_goes_on_where_it_was(schedule):
+    flags = {"latent_dim": 2, "hidden_dims": [8], "seed": 1, "lr": 0.1, "schedule": schedule}
+    flags |= {"epochs": 4, "batch_size": 10}
+    model, optimizer, scheduler, _ = train.build(flags, 30, torch.device("cpu"))
+    for _ in range(6):
+        sum(p.sum() for p in model.parameters()).backward()
+        optimizer.step()
+        scheduler.step() if scheduler else None
+    saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict()["state"], "history": [{}, {}]}
+    _, restored, _, _ = train.build(flags, 30, torch.device("cpu"), saved)
+    lr = restored.param_groups[0]["lr"]
+    assert lr == optimizer.param_groups[0]["lr"] and (lr == 0.1) == (schedule == "constant")
+    for before, after in zip(optimizer.state.values(), restored.state.values(), strict=True):
+        assert torch.equal(before["exp_avg_sq"], after["exp_avg_sq"]) and before["step"] == after["step"] == 6
+
+
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_manifold_covers_the_prior(dataset, latent_dim):
     z = train.manifold(VAE(latent_dim, (8,)), dataset.test_images)
@@ -168,7 +186,7 @@ def test_manifold_covers_the_prior(dataset, latent_dim):
 def gradients_of(rank, size, port, images, order, eps, path):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(size))
     torch.set_num_threads(1)
-    with train.joined(torch.device("cpu")) as world:
+    with machine.joined(torch.device("cpu")) as world:
         torch.manual_seed(0)
         model = VAE(2, (32,))
         net = model if size == 1 else torch.nn.parallel.DistributedDataParallel(model)
@@ -189,10 +207,8 @@ def gradients_of(rank, size, port, images, order, eps, path):
 
 def test_two_processes_give_the_gradients_of_one(dataset, tmp_path):
     order, eps = train.epoch_noise(1, 1, 257, 2)  # the last batch is a single image: one process has none of it
-    with contextlib.closing(__import__("socket").create_server(("127.0.0.1", 0))) as probe:
-        port = probe.getsockname()[1]
     for size in (1, 2):
-        arguments = (size, port, dataset.train_images, order, eps, tmp_path / str(size))
+        arguments = (size, free_port(), dataset.train_images, order, eps, tmp_path / str(size))
         mp.spawn(gradients_of, arguments, nprocs=size)
     assert not dist.is_initialized()
     alone, together = (torch.load(tmp_path / str(size)) for size in (1, 2))
