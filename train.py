@@ -154,7 +154,8 @@ def describe(config, dataset, model, device, world):
         "processes": world.size,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")},
+        "torch": torch.__version__,
+        **{name: metadata.version(name) for name in ("torchvision", "numpy", "matplotlib", "scikit-learn")},
     }
 
 
