@@ -352,10 +352,10 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, descripti
             checkpoint.save(folder, config, model, optimizer, history)
 
 
-def headline(config, epoch):
+def headline(config, epoch, kind="epoch"):
     """A picture's title: dataset, epoch, and the test set's losses."""
     return (
-        f"{TITLES[config['dataset']]}, epoch {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + "
+        f"{TITLES[config['dataset']]}, {kind} {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + "
         f"KLD {epoch['test_kld']:.2f} = {epoch['test_total']:.2f} nats per test image"
     )
 
@@ -372,7 +372,7 @@ def draw(folder, config, dataset, model, history, z, mu):
     checkpoint.write(checkpoint.frame(folder, "reconstruction", epoch), picture)
     picture = utils.latent_frame(z.numpy(), mu.numpy(), labels, title)
     checkpoint.write(checkpoint.frame(folder, "latent", epoch), picture)
-    picture = utils.loss_curves(history, config["epochs"], f"Best of {headline(config, checkpoint.best_of(history))}")
+    picture = utils.loss_curves(history, config["epochs"], headline(config, checkpoint.best_of(history), "best epoch"))
     checkpoint.write(folder / "loss.png", picture)
 
 
@@ -383,10 +383,10 @@ def finish(folder, config, test_images, history):
     checkpoint.write(folder / "latent.gif", utils.gif(frames))
     with torch.no_grad():
         images = model.decode(manifold(model, test_images)).sigmoid().numpy()
-    title = f"{TITLES[config['dataset']]}, epoch {best['epoch']} (the best): the decoder over the latent space"
+    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: the decoder over the latent space"
     checkpoint.write(folder / "manifold.png", utils.image_grid(images, MANIFOLD_SIDE, title))
     images = model.sample(64, generator(config["seed"])).numpy()
-    title = f"{TITLES[config['dataset']]}, epoch {best['epoch']} (the best): decoded draws of z ~ N(0, I)"
+    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: decoded draws of z ~ N(0, I)"
     checkpoint.write(folder / "samples.png", utils.image_grid(images, 8, title))
     print(
         f"====> Best epoch: {best['epoch']} of {len(history)} on {TITLES[config['dataset']]}, test set "

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 
 import imageio.v3 as imageio
@@ -167,3 +168,13 @@ def test_readme_explains_every_flag():
     readme = (ROOT / "README.md").read_text()
     for name in main.DEFAULTS:
         assert f"--{name}" in readme, f"README.md does not mention --{name}"
+
+
+def test_readme_links_to_the_lines_it_speaks_of():
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"\[`(\w+)`\]\((\w+\.py)#L(\d+)\)", readme)
+    assert len(links) >= 4
+    for name, file, line in links:
+        assert f"def {name}(" in (ROOT / file).read_text().splitlines()[int(line) - 1], (
+            f"{name} is not at {file}:{line}"
+        )
