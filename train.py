@@ -30,7 +30,6 @@ TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-
 EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
 EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
 MANIFOLD_SIDE = 20
-ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Interrupted(Exception):
@@ -244,7 +243,9 @@ def build(config, n, device, saved=None):
         model.load_state_dict(saved["model"])
         fresh = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": fresh})
-        fits = all(optimizer.state[p][name].shape == p.shape for p in model.parameters() for name in ADAM_MOMENTS)
+        states = [(p.shape, optimizer.state[p]) for p in model.parameters()]
+        fits = all(state["exp_avg"].shape == state["exp_avg_sq"].shape == shape for shape, state in states)
+        fits &= all(state["step"].numel() == 1 for _, state in states)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         fits = False
     if not fits:

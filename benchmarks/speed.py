@@ -5,10 +5,14 @@ so that a machine whose speed drifts treats them alike. Nothing is written anywh
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import resource
+import shutil
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -192,6 +196,46 @@ def report(seconds, memory, against):
         print(f"| {name} | {statistics.median(values):.2f} | {spread} | {ratio:.2f} | {memory[name]:.2f} |")
 
 
+def around(data_dir, rounds):
+    """Print what an epoch and a run of the documented command cost beside training: medians of their parts."""
+    import torch
+
+    import checkpoint
+    import data
+    import train
+
+    folder = Path(tempfile.mkdtemp())
+    config = {**main.DEFAULTS, "precision": "auto", "epochs": 100}
+    dataset = data.load("mnist", data_dir)
+    model, optimizer, _, _ = train.build(config, len(dataset.train_images), torch.device("cpu"))
+    step = train.make_step(model, optimizer, dataset.train_images)
+    train.train_epoch(step, *train.epoch_noise(1, 1, 1000, 2), BATCH_SIZE)
+    history, seconds = [], {}
+
+    def timed(name, function, *arguments):
+        start = time.perf_counter()
+        result = function(*arguments)
+        seconds.setdefault(name, []).append(time.perf_counter() - start)
+        return result
+
+    for epoch in range(1, 101):
+        bce, kld, z, mu = timed("evaluation", train.evaluate, model, dataset.test_images)
+        losses = dict(zip(checkpoint.LOSSES, 2 * (bce, kld, bce + kld), strict=True))
+        history.append({"epoch": epoch, **losses, "seconds": 0.0})
+        timed("the three pictures", train.draw, folder, config, dataset, model, history, z, mu)
+        timed("checkpoint.pt, best.pt, metrics.csv", checkpoint.save, folder, config, model, optimizer, history)
+    for _ in range(rounds):
+        command = [sys.executable, "-c", "import train, torch; torch.optim.Adam([torch.zeros(1)])"]
+        timed("start: imports", subprocess.run, command)
+        timed("start: data", data.load, "mnist", data_dir)
+        with contextlib.redirect_stdout(None):
+            timed("end: GIF, manifold, samples", train.finish, folder, config, dataset.test_images, history)
+    shutil.rmtree(folder)
+    print("\n| beside training | median ms |\n|---|---|")
+    for name, values in seconds.items():
+        print(f"| {name} | {1000 * statistics.median(values):.0f} |")
+
+
 def run():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", default=main.DEFAULTS["data_dir"])
@@ -207,6 +251,7 @@ def run():
         "products alone, float32": (products, flags.data_dir, "float32"),
     }
     report(*race(contenders, flags.rounds), "conventional loop")
+    around(flags.data_dir, flags.rounds)
 
     shares = {"1/4": 0.25, "1/2": 0.5, "all": 1.0}
     sizes = {f"{name} of the data": (project, flags.data_dir, "auto", 128, share) for name, share in shares.items()}
