@@ -76,9 +76,14 @@ def serialized(saved):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder, must_exist=False):
     """Hold the directory, made if missing, against a second run. The lock ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if must_exist and not (folder / "checkpoint.pt").exists():
+        raise UserError(f"there is no checkpoint in {folder} to continue; start the run without --resume")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder} is not a directory; name another --results_dir") from error
     lock = filelock.FileLock(folder / ".lock", blocking=False)
     try:
         lock.acquire()
@@ -186,7 +191,10 @@ def check_replaceable(folder):
     path = folder / "checkpoint.pt"
     ways_out = "replace it with --overwrite, or name another --results_dir"
     if path.exists():
-        saved = read(path)
+        try:
+            saved = read(path)
+        except UserError as error:
+            raise UserError(f"{error}: {ways_out}") from error
         config, done = saved.get("config"), saved.get("epoch")
         if not is_valid(config) or not isinstance(done, int):
             raise UserError(f"{path} was not written by this program: {ways_out}")
@@ -208,12 +216,10 @@ def check_replaceable(folder):
 def resumable(folder, given):
     """The checkpoint in the directory, its flags and history checked; its tensors are the caller's to check.
 
-    Raises UserError if there is none, if it is damaged, if best.pt is not its best epoch's (but for a last epoch, whose
+    Raises UserError if it is damaged, if best.pt is not its best epoch's (but for a last epoch, whose
     best.pt is written again), or if a flag that the user gave would make it another run.
     """
     path = folder / "checkpoint.pt"
-    if not path.exists():
-        raise UserError(f"there is no checkpoint in {folder} to continue; start the run without --resume")
     saved = read(path)
     config, history = saved.get("config"), saved.get("history")
     if not is_valid(config) or not is_history(history) or saved.get("epoch") != len(history):

@@ -28,28 +28,30 @@ DEFAULTS = {
 }
 
 
+def number(kind, text, low, high, meaning):
+    """The number in the text, from low to high, of the kind int or float."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+    return value
+
+
 def count(text):
     """A whole number from 1 to a thousand million."""
-    number = int(text)
-    if not 1 <= number <= 10**9:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to a thousand million")
-    return number
+    return number(int, text, 1, 10**9, "a whole number from 1 to a thousand million")
 
 
 def seed(text):
     """A whole number from 0 to 2^63 - 1."""
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2^63 - 1")
-    return number
+    return number(int, text, 0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
 
 
 def rate(text):
     """A positive, finite number."""
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive, finite number")
-    return number
+    return number(float, text, sys.float_info.min, sys.float_info.max, "a positive, finite number")
 
 
 def folder(text):

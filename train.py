@@ -5,6 +5,7 @@ a resumed run is the run that was interrupted, and many processes are the run of
 """
 
 import contextlib
+import itertools
 import json
 import math
 import platform
@@ -30,6 +31,11 @@ TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-
 EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
 EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
 MANIFOLD_SIDE = 20
+MANIFOLDS = {
+    1: "the decoder along z, in reading order",
+    2: "the decoder over the latent space",
+    3: "the decoder over the plane of two principal components through 0",
+}
 
 
 class Interrupted(Exception):
@@ -179,7 +185,7 @@ def run(given, defaults, received=()):
         world = stack.enter_context(machine.joined(device))
         writes = world.rank == 0
         if writes:
-            stack.enter_context(checkpoint.locked(folder))
+            stack.enter_context(checkpoint.locked(folder, must_exist=config["resume"]))
         saved = machine.shared(predecessor(folder, given, config) if writes else None, world)
         if saved:
             config |= {flag: saved["config"][flag] for flag in checkpoint.REMEMBERED} | given
@@ -220,9 +226,10 @@ def predecessor(folder, given, config):
 
 def how_to_continue(given, world):
     """What an interrupted run's last line tells the user to do."""
-    places = [(f"--{flag}", str(given[flag])) for flag in ("results_dir", "data_dir", "device") if flag in given]
+    needed = ("results_dir", "data_dir", "device", "epochs", "log_interval")
+    named = [(f"--{flag}", str(given[flag])) for flag in needed if flag in given]
     runner = "torchrun ..." if world.size > 1 else "python"
-    command = shlex.join(["main.py", "--resume", *(word for place in places for word in place)])
+    command = shlex.join(["main.py", "--resume", *itertools.chain(*named)])
     return f"continue with: {runner} {command}"
 
 
@@ -381,10 +388,10 @@ def finish(folder, config, test_images, history):
     """Write the pictures of the whole run and of its best epoch, and print the summary."""
     best, model = checkpoint.best_of(history), VAE.load(folder / "best.pt")
     frames = [checkpoint.frame(folder, "latent", epoch["epoch"]) for epoch in history]
-    checkpoint.write(folder / "latent.gif", utils.gif(frames))
+    checkpoint.write(folder / "latent.gif", utils.gif([path for path in frames if path.exists()]))
     with torch.no_grad():
         images = model.decode(manifold(model, test_images)).sigmoid().numpy()
-    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: the decoder over the latent space"
+    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: {MANIFOLDS.get(model.latent_dim, MANIFOLDS[3])}"
     checkpoint.write(folder / "manifold.png", utils.image_grid(images, MANIFOLD_SIDE, title))
     images = model.sample(64, generator(config["seed"])).numpy()
     title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: decoded draws of z ~ N(0, I)"

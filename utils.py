@@ -16,6 +16,7 @@ from PIL import Image
 
 CLASS_COLORS = colormaps["tab10"].colors
 TRAIN_COLOR, TEST_COLOR, BEST_COLOR = "#8c9aa8", "#1f4e79", "#d62728"
+CLASS_ROWS = np.linspace(-3.6, 3.6, 10)  # where a single latent dimension's classes lie
 PARTS = ("train", "test")
 TERMS = {"bce": "BCE", "kld": "KLD", "total": "total = BCE + KLD = -ELBO"}
 DPI = 100
@@ -103,9 +104,11 @@ def _loss_canvas(epochs, limits):
         axes.grid(color="#e8e8e8", linewidth=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        style = {"marker": ".", "markersize": 4, "linewidth": 1.2, "animated": True}
+        style = {"marker": ".", "markersize": 4, "linewidth": 1.2, "animated": True, "clip_on": False}
         train, test = (axes.plot([], [], color=color, **style)[0] for color in (TRAIN_COLOR, TEST_COLOR))
-        panels.append((train, test, axes.plot([], [], "o", ms=7, mfc="none", color=BEST_COLOR, animated=True)[0]))
+        panels.append(
+            (train, test, axes.plot([], [], "o", ms=7, mfc="none", color=BEST_COLOR, animated=True, clip_on=False)[0])
+        )
     keys = (("train", {"color": TRAIN_COLOR}), ("test", {"color": TEST_COLOR}))
     keys += (("best epoch", {"color": BEST_COLOR, "marker": "o", "mfc": "none", "linestyle": ""}),)
     figure.axes[0].legend(handles=[Line2D([], [], label=label, **style) for label, style in keys], frameon=False)
@@ -124,7 +127,7 @@ def latent_frame(z, mu, labels, title):
         labels: (N,), 0 to 9.
     """
     z, mu, names = _two_dimensional(z, mu, labels)
-    figure, title_text, panels, background = _latent_canvas(names)
+    figure, title_text, panels, background = _latent_canvas(names, 1.5 if len(labels) > 2000 else 3.5)
     figure.canvas.restore_region(background)
     title_text.set_text(title)
     figure.draw_artist(title_text)
@@ -145,8 +148,9 @@ def principal_plane(mu):
 
 def _two_dimensional(z, mu, labels):
     if mu.shape[1] == 1:
-        rows = (labels - 4.5)[:, None] * 0.8
-        return np.hstack([z, rows]), np.hstack([mu, rows]), ("z", "class, 0 below to 9 above")
+        scatter = np.arange(len(labels)) * 0.618 % 1 - 0.5  # so that equal points do not hide each other
+        rows = (CLASS_ROWS[labels] + 0.5 * scatter)[:, None]
+        return np.hstack([z, rows]), np.hstack([mu, rows]), ("z", "class")
     if mu.shape[1] == 2:
         return z, mu, ("z 1", "z 2")
     mean, components = principal_plane(mu)
@@ -154,7 +158,7 @@ def _two_dimensional(z, mu, labels):
 
 
 @functools.lru_cache(maxsize=1)
-def _latent_canvas(names):
+def _latent_canvas(names, size):
     """What no epoch changes of a latent frame, drawn once: a frame takes 40 ms instead of 200."""
     figure = _figure(900, 490)
     title = figure.text(0.48, 0.97, "", ha="center", va="top", fontsize=12, animated=True)
@@ -162,9 +166,11 @@ def _latent_canvas(names):
     for axes, heading in zip(figure.subplots(1, 2), ("a sample z of each test image", "its mean mu"), strict=True):
         axes.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel=names[0], ylabel=names[1])
         axes.set_title(heading, fontsize=10)
+        if names[1] == "class":
+            axes.set_yticks(CLASS_ROWS, range(10))
         axes.set_axisbelow(True)
         axes.grid(color="#e8e8e8", linewidth=0.6)
-        panels.append([axes.plot([], [], "s", ms=1.5, mew=0, color=color, animated=True)[0] for color in CLASS_COLORS])
+        panels.append([axes.plot([], [], "s", ms=size, mew=0, color=color, animated=True)[0] for color in CLASS_COLORS])
     dots = [axes.plot([], [], "o", ms=7, color=color, label=str(digit))[0] for digit, color in enumerate(CLASS_COLORS)]
     figure.legend(handles=dots, loc="center right", frameon=False, handletextpad=0.1)
     figure.subplots_adjust(left=0.06, right=0.93, top=0.86, bottom=0.1, wspace=0.18)

@@ -82,7 +82,8 @@ def test_a_resumed_run_ends_as_one_never_interrupted(run, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(train, "draw", stop)
         code, errors = run(*flags)
-    assert code == 143 and len(errors) == 1 and "--resume" in errors[0], errors
+    assert code == 143 and len(errors) == 1 and f"--resume --results_dir {tmp_path / 'results'}" in errors[0], errors
+    assert "--epochs 5" in errors[0], "an extended run would be resumed to its old end"
     assert len(metrics(tmp_path / "results")) == 3
     assert run("--resume")[0] == 0
     same(tmp_path / "whole", tmp_path / "results")
@@ -121,19 +122,18 @@ def kill_and_resume(small_mnist, tmp_path, kills, epochs):
     whole = started(*flags, "--results_dir", tmp_path / "whole", log=tmp_path / "log")
     whole.join(300)
     assert whole.exitcode == 0, (tmp_path / "log").read_text()
-    folder, rng, killed, later, torn = tmp_path / "killed", random.Random(0), 0, 0, 0
+    folder, rng, killed, torn = tmp_path / "killed", random.Random(0), 0, 0
     while killed < kills:
         resumed = ("--resume",) if (folder / "checkpoint.pt").exists() else ()
         (tmp_path / "log").write_text("")
         process = started(*flags, "--results_dir", folder, *resumed, log=tmp_path / "log")
-        while process.is_alive() and not (tmp_path / "log").read_text():
-            time.sleep(0.01)  # until it trains: a slow start is no news
+        while process.is_alive() and "====> Test set" not in (tmp_path / "log").read_text():
+            time.sleep(0.01)  # until it has trained an epoch: a slow start is no news
         process.join(rng.random() * 0.7)
         if process.exitcode is None:
             process.kill()
             process.join()
             killed += 1
-            later += (folder / "checkpoint.pt").exists()
             torn += bool(list(folder.rglob("*.part")))
         else:
             assert process.exitcode == 0, (tmp_path / "log").read_text()
@@ -145,7 +145,6 @@ def kill_and_resume(small_mnist, tmp_path, kills, epochs):
     last.join(300)
     assert last.exitcode == 0, (tmp_path / "log").read_text()
     same(tmp_path / "whole", folder)
-    assert later > kills / 2, "most kills came before the first checkpoint"
     print(f"\n{killed} kills survived, {torn} of them in the middle of a write; same bits at the end")
 
 
@@ -260,7 +259,7 @@ def test_two_processes_train_and_resume_as_one(small_mnist, tmp_path):
 
 def test_what_cannot_be_resumed_is_named_and_left_alone(run, tmp_path):
     code, errors = run("--resume", name="nothing")
-    assert code == 1 and "no checkpoint" in errors[0]
+    assert code == 1 and "no checkpoint" in errors[0] and not (tmp_path / "nothing").exists()
     assert run(*SMALL, "--epochs", 2)[0] == 0
     before = contents(tmp_path / "results")
     for flags, words in (
