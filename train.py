@@ -207,9 +207,7 @@ def run(given, defaults, received=()):
         fit(model, optimizer, scheduler, history, dataset, config, folder, description, again, world, received)
         stop_if_asked(received, again)
         if writes:
-            test_images = dataset.test_images.cpu()
-            del dataset  # the GIF takes as much memory as the training set, which is done with
-            finish(folder, config, test_images, history)
+            finish(folder, config, dataset, history)
 
 
 def predecessor(folder, given, config):
@@ -384,13 +382,13 @@ def draw(folder, config, dataset, model, history, z, mu):
     checkpoint.write(folder / "loss.png", picture)
 
 
-def finish(folder, config, test_images, history):
+def finish(folder, config, dataset, history):
     """Write the pictures of the whole run and of its best epoch, and print the summary."""
     best, model = checkpoint.best_of(history), VAE.load(folder / "best.pt")
     frames = [checkpoint.frame(folder, "latent", epoch["epoch"]) for epoch in history]
     checkpoint.write(folder / "latent.gif", utils.gif([path for path in frames if path.exists()]))
     with torch.no_grad():
-        images = model.decode(manifold(model, test_images)).sigmoid().numpy()
+        images = model.decode(manifold(model, dataset.test_images.cpu())).sigmoid().numpy()
     title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: {MANIFOLDS.get(model.latent_dim, MANIFOLDS[3])}"
     checkpoint.write(folder / "manifold.png", utils.image_grid(images, MANIFOLD_SIDE, title))
     images = model.sample(64, generator(config["seed"])).numpy()

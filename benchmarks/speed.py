@@ -235,7 +235,7 @@ def around(data_dir, rounds):
         timed("start: imports", subprocess.run, command)
         timed("start: data", data.load, "mnist", data_dir)
         with contextlib.redirect_stdout(None):
-            timed("end: GIF, manifold, samples", train.finish, folder, config, dataset.test_images, history)
+            timed("end: GIF, manifold, samples", train.finish, folder, config, dataset, history)
     shutil.rmtree(folder)
     print("\n| beside training | median ms |\n|---|---|")
     for name, values in seconds.items():

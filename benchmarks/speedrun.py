@@ -100,11 +100,14 @@ def race(dataset, seeds):
             losses.append(loss)
             if loss <= TARGET:
                 break
-        results.append((len(losses), time.perf_counter() - start, losses[-1]))
-        reached = len(losses) if losses[-1] <= TARGET else f"not in {len(losses)}"
-        print(f"| {seed} | {reached} | {results[-1][1]:.1f} | {losses[-1]:.4f} |", flush=True)
-    epochs, seconds, losses = map(statistics.mean, zip(*results, strict=True))
-    print(f"| mean | {epochs:.1f} | {seconds:.1f} | {losses:.4f} |")
+        seconds, reached = time.perf_counter() - start, losses[-1] <= TARGET
+        epochs = len(losses) if reached else f"not in {len(losses)}"
+        print(f"| {seed} | {epochs} | {seconds:.1f} | {losses[-1]:.4f} |", flush=True)
+        if reached:
+            results.append((len(losses), seconds, losses[-1]))
+    if results:
+        epochs, seconds, losses = map(statistics.mean, zip(*results, strict=True))
+        print(f"| mean of the {len(results)} that reached it | {epochs:.1f} | {seconds:.1f} | {losses:.4f} |")
 
 
 def ablate(dataset, seeds):
