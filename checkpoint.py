@@ -103,8 +103,8 @@ def frame(folder, kind, epoch):
 
 def written(folder):
     """The paths in the directory that have the names of a run's files, and of what a kill left half-written of them."""
-    frame = re.compile(r"epoch_\d{3,}\.png|\.epoch_\d{3,}\.png\.part")
-    frames = [path for kind in FRAMES for path in (folder / kind).glob("*") if frame.fullmatch(path.name)]
+    pattern = re.compile(r"epoch_\d{3,}\.png|\.epoch_\d{3,}\.png\.part")
+    frames = [path for kind in FRAMES for path in (folder / kind).glob("*") if pattern.fullmatch(path.name)]
     *first, last = (folder / name for name in FILES)
     paths = [*first, *frames, *(partial(folder / name) for name in FILES), last]
     return [path for path in paths if path.exists()]
