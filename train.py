@@ -205,7 +205,7 @@ def run(given, defaults, received=()):
             checkpoint.mend(folder, config, model, history)
         again = how_to_continue(given, world) if writes else ""
         fit(model, optimizer, scheduler, history, dataset, config, folder, description, again, world, received)
-        stop_if_asked(received, again)
+        stop_if_asked(received, again and f"Interrupted before the last pictures; {again}")
         if writes:
             finish(folder, config, dataset, history)
 
