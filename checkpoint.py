@@ -22,8 +22,12 @@ FILES = (  # in the order in which a run that is replaced loses them: a kill in 
 )
 FRAMES = ("reconstruction", "latent")
 LOSSES = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total")
+DIVERGENCE = ("train_divergence", "test_divergence")  # what was minimised beside BCE: the KLD, or what stands for it
 # What makes a run the run it is; --resume may not change it. The rest of a checkpoint's flags it only remembers.
-IDENTITY = ("dataset", "latent_dim", "hidden_dims", "seed", "batch_size", "lr", "schedule", "precision")
+IDENTITY = (
+    *("dataset", "latent_dim", "hidden_dims", "seed", "batch_size", "lr", "schedule", "precision"),
+    *("prior", "prior_components", "divergence", "divergence_weight"),
+)
 REMEMBERED = (*IDENTITY, "epochs", "log_interval")
 
 
@@ -124,12 +128,13 @@ def best_of(history):
 
 
 def metrics_csv(history):
-    """metrics.csv's bytes: nats per image to four decimals, seconds to three."""
+    """metrics.csv's bytes: nats per image to four decimals, seconds to three; an empty cell for a KLD that is none."""
     text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("epoch", *LOSSES, "seconds"))
+    table = csv.DictWriter(text, ("epoch", *LOSSES, "seconds", *DIVERGENCE), lineterminator="\n")
+    table.writeheader()
     for epoch in history:
-        table.writerow((epoch["epoch"], *(f"{epoch[name]:.4f}" for name in LOSSES), f"{epoch['seconds']:.3f}"))
+        losses = {name: "" if epoch[name] is None else f"{epoch[name]:.4f}" for name in (*LOSSES, *DIVERGENCE)}
+        table.writerow({"epoch": epoch["epoch"], "seconds": f"{epoch['seconds']:.3f}", **losses})
     return text.getvalue().encode()
 
 
@@ -143,8 +148,7 @@ def save(folder, config, model, optimizer, history):
         "epoch": len(history),
         "history": history,
         "model": model.state_dict(),
-        # The parameter groups and the schedule are left out: they follow from the flags, the device and the epoch.
-        "optimizer": optimizer.state_dict()["state"],
+        "optimizer": optimizer.state,
     }
     write(folder / "checkpoint.pt", serialized(state))
     if best_of(history) is history[-1]:
@@ -175,14 +179,17 @@ def is_valid(config):
         or not isinstance(config["hidden_dims"], list)
     ):
         return False
-    counts = [config[flag] for flag in ("epochs", "batch_size", "log_interval", "latent_dim")] + config["hidden_dims"]
+    counts = [config[flag] for flag in ("epochs", "batch_size", "log_interval", "latent_dim", "prior_components")]
+    counts += config["hidden_dims"]
     return (
         all(type(count) is int and count > 0 for count in counts)
         and (type(config["seed"]) is int and 0 <= config["seed"] < 2**63)
-        and (type(config["lr"]) is float and 0 < config["lr"] < math.inf)
+        and all(type(config[flag]) is float and 0 < config[flag] < math.inf for flag in ("lr", "divergence_weight"))
         and config["schedule"] in ("constant", "onecycle")
         and config["dataset"] in ("mnist", "fashion_mnist", "digits")
         and config["precision"] in ("float32", "bfloat16")
+        and config["prior"] in ("normal", "mixture", "vamp")
+        and config["divergence"] in ("kl", "mmd")
     )
 
 
@@ -247,13 +254,19 @@ def resumable(folder, given):
 
 def is_history(history):
     """Whether it is a list of one or more epochs' figures."""
+
+    def is_figure(value):
+        return type(value) is float and math.isfinite(value)
+
     return (
         isinstance(history, list)
         and len(history) > 0
         and all(
             isinstance(epoch, dict)
             and epoch.get("epoch") == number
-            and all(type(epoch.get(name)) is float and math.isfinite(epoch[name]) for name in (*LOSSES, "seconds"))
+            and all(is_figure(epoch.get(name)) for name in ("train_bce", "test_bce", "train_total", "test_total"))
+            and all(is_figure(epoch.get(name)) for name in (*DIVERGENCE, "seconds"))
+            and all(epoch.get(name) is None or is_figure(epoch[name]) for name in ("train_kld", "test_kld"))
             for number, epoch in enumerate(history, 1)
         )
     )

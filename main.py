@@ -23,6 +23,10 @@ DEFAULTS = {
     "data_dir": os.environ.get("VAE_DATA_DIR") or "data",
     "results_dir": "results",
     "precision": "auto",
+    "prior": "normal",
+    "prior_components": 10,
+    "divergence": "kl",
+    "divergence_weight": 1.0,
     "resume": False,
     "overwrite": False,
 }
@@ -89,6 +93,10 @@ def parse(argv=None):
     flag("data_dir", "where the datasets are, or are downloaded to", type=folder)
     flag("results_dir", "where the run writes", type=folder)
     flag("precision", "of the layers while training", choices=["auto", "float32", "bfloat16"])
+    flag("prior", "p(z): N(0, I), a learned mixture of Gaussians, the VampPrior", choices=["normal", "mixture", "vamp"])
+    flag("prior_components", "Gaussians in a learned prior", type=count)
+    flag("divergence", "from the prior: KL, or the MMD of a Wasserstein auto-encoder", choices=["kl", "mmd"])
+    flag("divergence_weight", "factor on the divergence beside BCE", type=rate)
     flag(
         "resume",
         "continue the run in --results_dir, by its own flags but for the directories and device",
@@ -98,6 +106,8 @@ def parse(argv=None):
     given = vars(parser.parse_args(argv))
     if given.keys() >= {"resume", "overwrite"}:
         parser.error("--resume continues a run and --overwrite replaces it: give one of the two")
+    if given.get("divergence") == "mmd" and given.get("prior", "normal") != "normal":
+        parser.error("--divergence mmd compares z with draws from N(0, I): leave --prior at normal")
     return given
 
 

@@ -5,16 +5,22 @@ p(z) = N(0, I) the prior. Training maximises the variational lower bound on log 
 
     ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z)) = -(BCE + KLD)
 
-Every loss is in nats per image and is returned as one number an image, shape (N,).
+Every loss is in nats per image and is returned as one number an image, shape (N,). Two choices of the paper can be made
+differently: the prior (PRIORS), and how far from it q may lie (DIVERGENCES).
 """
 
+import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 import checkpoint
 from errors import UserError
+
+MMD_SCALES = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 class _BernoulliNLL(torch.autograd.Function):
@@ -62,6 +68,120 @@ def kld(mu, logvar):
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(-1)
 
 
+def log_normal(z, mu, logvar):
+    """log N(z; mu, diag(exp(logvar))): three of shape (..., latent_dim) -> (...,)."""
+    return -0.5 * (math.log(2 * math.pi) + logvar + (z - mu).square() * torch.exp(-logvar)).sum(-1)
+
+
+class StandardNormal(nn.Module):
+    """p(z) = N(0, I), the paper's prior."""
+
+    def __init__(self, latent_dim):
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    def components(self):
+        """The means and log variances (K, latent_dim) of the K equally likely Gaussians that this is made of."""
+        return 2 * [torch.zeros(1, self.latent_dim)]
+
+    def log_prob(self, z):
+        """log p(z): (N, latent_dim) -> (N,)."""
+        return log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    def sample(self, n, generator=None):
+        """n draws of z, (n, latent_dim), on the CPU."""
+        return torch.randn(n, self.latent_dim, generator=generator)
+
+    def kl(self, mu, logvar, z):
+        """KL(q(z|x) || p(z)) in closed form, (N,)."""
+        return kld(mu, logvar)
+
+
+class Mixture(nn.Module):
+    """p(z) = 1/K sum_k N(mu_k, diag(sigma_k^2)), its K means and variances learned with the rest of the bound."""
+
+    def __init__(self, latent_dim, n_components):
+        super().__init__()
+        self.mu = nn.Parameter(torch.randn(n_components, latent_dim))
+        self.logvar = nn.Parameter(torch.zeros(n_components, latent_dim))
+
+    def components(self):
+        """The means and log variances (K, latent_dim) of the K equally likely Gaussians that this is made of."""
+        return self.mu, self.logvar
+
+    def log_prob(self, z):
+        """log p(z): (N, latent_dim) -> (N,)."""
+        mu, logvar = self.components()
+        return log_normal(z.unsqueeze(-2), mu, logvar).logsumexp(-1) - math.log(len(mu))
+
+    def sample(self, n, generator=None):
+        """n draws of z, (n, latent_dim), on the CPU."""
+        mu, logvar = (parameter.cpu() for parameter in self.components())
+        k = torch.randint(len(mu), (n,), generator=generator)
+        return mu[k] + torch.exp(0.5 * logvar[k]) * torch.randn(n, mu.shape[1], generator=generator)
+
+    def kl(self, mu, logvar, z):
+        """KL(q(z|x) || p(z)) has no closed form: its estimate log q(z|x) - log p(z) by the sample z of q(z|x), (N,)."""
+        return log_normal(z, mu, logvar) - self.log_prob(z)
+
+
+class VampPrior(Mixture):
+    """p(z) = 1/K sum_k q(z|u_k), q by the encoder, its K pseudo-inputs u_k learned (Tomczak & Welling, 2018)."""
+
+    def __init__(self, encode, image_dim, n_components):
+        nn.Module.__init__(self)
+        self.encode = encode
+        self.pseudo_inputs = nn.Parameter(torch.randn(n_components, image_dim))  # before a sigmoid
+
+    def components(self):
+        """The means and log variances (K, latent_dim) of the K equally likely Gaussians that this is made of."""
+        return self.encode(self.pseudo_inputs.sigmoid())
+
+
+PRIORS = {
+    "normal": lambda vae, n_components: StandardNormal(vae.latent_dim),
+    "mixture": lambda vae, n_components: Mixture(vae.latent_dim, n_components),
+    "vamp": lambda vae, n_components: VampPrior(vae.encode, vae.image_dim, n_components),
+}
+
+
+def mmd(z, other):
+    """The squared maximum mean discrepancy of the distributions that z and other, (N, latent_dim) each, are drawn from.
+
+    Unbiased, so below zero at times; a number. The kernel is the inverse multiquadratic C / (C + |a - b|^2), summed
+    over seven scales C around 2 latent_dim, the mean squared distance of two draws from N(0, I) (Tolstikhin et al.,
+    2018).
+    """
+
+    def kernel(a, b):
+        squared = (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)
+        return sum(c / (c + squared) for c in (2 * z.shape[1] * scale for scale in MMD_SCALES))
+
+    def within(a):
+        return (kernel(a, a).sum() - len(MMD_SCALES) * len(a)) / max(len(a) * (len(a) - 1), 1)
+
+    return within(z) + within(other) - 2 * kernel(z, other).mean()
+
+
+class Divergence(NamedTuple):
+    """What stands beside BCE: its name in figures, how it is computed, and whether q(z|x) has a variance under it.
+
+    `of(prior, mu, logvar, z, eps)` returns (N,), with the mean over a batch as the value.
+    """
+
+    label: str
+    of: Callable
+    stochastic: bool
+
+
+DIVERGENCES = {
+    "kl": Divergence("KLD", lambda prior, mu, logvar, z, eps: prior.kl(mu, logvar, z), True),
+    # The Wasserstein auto-encoder's. Only N(0, I) goes with it: eps, which a deterministic encoder has no use for, are
+    # draws of that prior.
+    "mmd": Divergence("MMD", lambda prior, mu, logvar, z, eps: mmd(z, eps).expand(len(z)), False),
+}
+
+
 def mlp(*widths):
     """Linear layers from width to width, a ReLU between each two: mlp(784, 400, 4)."""
     layers = []
@@ -71,29 +191,40 @@ def mlp(*widths):
 
 
 class VAE(nn.Module):
-    """An MLP encoder q(z|x) and its mirror image, the decoder p(x|z) (appendix C).
+    """An MLP encoder q(z|x), its mirror image, the decoder p(x|z) (appendix C), and the prior p(z).
 
     Args:
         latent_dim: size of z.
         hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
         image_dim: pixels an image.
+        prior: a name in PRIORS. prior_components: how many Gaussians a learned one has.
+        divergence: a name in DIVERGENCES. With mmd this is a Wasserstein auto-encoder: sigma = 0, z = mu.
     """
 
-    def __init__(self, latent_dim=2, hidden_dims=(400,), image_dim=784):
+    def __init__(
+        self, latent_dim=2, hidden_dims=(400,), image_dim=784, prior="normal", prior_components=10, divergence="kl"
+    ):
         super().__init__()
-        self.latent_dim, self.hidden_dims, self.image_dim = latent_dim, tuple(hidden_dims), image_dim
-        self.encoder = mlp(image_dim, *hidden_dims, 2 * latent_dim)
+        self.latent_dim, self.image_dim, self.divergence = latent_dim, image_dim, DIVERGENCES[divergence]
+        self.network = {
+            "latent_dim": latent_dim,
+            "hidden_dims": list(hidden_dims),
+            "image_dim": image_dim,
+            "prior": prior,
+            "prior_components": prior_components,
+            "divergence": divergence,
+        }
+        self.encoder = mlp(image_dim, *hidden_dims, (2 if self.divergence.stochastic else 1) * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden_dims), image_dim)
-
-    @property
-    def network(self):
-        """The arguments that make a model of this shape."""
-        return {"latent_dim": self.latent_dim, "hidden_dims": list(self.hidden_dims), "image_dim": self.image_dim}
+        self.prior = PRIORS[prior](self, prior_components)
 
     def encode(self, x):
         """The parameters of q(z|x) (eq. 9): (N, image_dim) -> mu, logvar = log sigma^2, each (N, latent_dim)."""
-        # float() keeps z and KLD in float32 when autocast runs the layers in bfloat16.
-        return self.encoder(x).float().chunk(2, dim=-1)
+        # float() keeps z and its divergence in float32 when autocast runs the layers in bfloat16.
+        heads = self.encoder(x).float()
+        if self.divergence.stochastic:
+            return heads.chunk(2, dim=-1)
+        return heads, torch.full_like(heads, -math.inf)
 
     def reparameterize(self, mu, logvar, eps=None):
         """z = mu + sigma * eps with eps ~ N(0, I) (section 2.4): a sample of q(z|x), differentiable in mu, sigma.
@@ -108,16 +239,23 @@ class VAE(nn.Module):
         """The logits of p(x|z): (N, latent_dim) -> (N, image_dim); their sigmoid is each pixel's probability."""
         return self.decoder(z)
 
-    def forward(self, x, eps=None):
-        """Encode x, sample z, decode it: (N, image_dim) -> logits (N, image_dim), mu, logvar (N, latent_dim)."""
+    def forward(self, x, eps):
+        """The two terms of the bound at a sample of q(z|x), and where it is.
+
+        Args:
+            x: (N, image_dim), pixels in [0, 1]. eps: (N, latent_dim), draws of N(0, I).
+
+        Returns: BCE (N,), the divergence from the prior (N,), z and mu, each (N, latent_dim).
+        """
         mu, logvar = self.encode(x)
-        return self.decode(self.reparameterize(mu, logvar, eps)), mu, logvar
+        z = self.reparameterize(mu, logvar, eps)
+        return bce(self.decode(z), x), self.divergence.of(self.prior, mu, logvar, z, eps), z, mu
 
     @torch.no_grad()
     def sample(self, n, generator=None):
-        """n new images (n, image_dim), pixels in [0, 1]: the decoder's mean at z ~ p(z) = N(0, I)."""
-        z = torch.randn(n, self.latent_dim, generator=generator)
-        return self.decode(z.to(next(self.parameters()).device)).sigmoid()
+        """n new images (n, image_dim), pixels in [0, 1]: the decoder's mean at z ~ p(z)."""
+        z = self.prior.sample(n, generator)
+        return self.decode(z.to(next(self.decoder.parameters()).device)).sigmoid()
 
     @classmethod
     def load(cls, path):

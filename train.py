@@ -12,7 +12,6 @@ import platform
 import shlex
 import sys
 import time
-import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -23,19 +22,28 @@ from tqdm import tqdm
 import checkpoint
 import data
 import machine
+import optim
 import utils
+import yardsticks
 from errors import UserError
-from model import VAE, bce, kld
+from model import DIVERGENCES, VAE, log_normal
 
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
 EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
 EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
+# What the estimate of log p(x) at a run's end may cost, in multiplications of the decoder: 3 s on two cores; and the
+# samples an image beyond which it would hardly change.
+LIKELIHOOD_BUDGET, MOST_SAMPLES = 6e10, 500
+PROPOSAL_IMAGES = 1000
 MANIFOLD_SIDE = 20
 MANIFOLDS = {
     1: "the decoder along z, in reading order",
     2: "the decoder over the latent space",
     3: "the decoder over the plane of two principal components through 0",
 }
+DRAWS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
+BEYOND, BISECTIONS = 1e3, 60  # no latent lies further out; 2000 / 2^60 is below the precision of a float64 there
+MODEL_FLAGS = ("latent_dim", "hidden_dims", "prior", "prior_components", "divergence")
 
 
 class Interrupted(Exception):
@@ -57,33 +65,34 @@ def epoch_noise(seed, epoch, n, latent_dim):
     return torch.randperm(n, generator=g), torch.randn(n, latent_dim, generator=g)
 
 
-def make_step(net, optimizer, images, bfloat16=False, world_size=1):
-    """A step of Algorithm 1: a function step(index, eps, n) -> this process's sums of BCE and KLD, (2,) float32.
+def make_step(net, optimizer, images, bfloat16=False, world_size=1, weight=1.0):
+    """A step of Algorithm 1: a function step(index, eps, n) -> this process's sums of BCE and divergence, (2,) float32.
 
     Args:
         net: a VAE, or one wrapped for data-parallel training, which averages gradients over its processes.
         images: (N, 784) uint8, the whole training set on the network's device.
         bfloat16: run the layers in bfloat16 (weights, latents, losses and updates stay float32).
+        weight: of the divergence, which is the KLD unless the model has another.
 
     The step takes the rows `index` of images, their noise eps (len(index), latent_dim), and the batch's size over all
-    processes, n; it minimises the batch's mean of BCE + KLD.
+    processes, n; it minimises the batch's mean of BCE + weight * divergence.
     """
 
     def step(index, eps, n):
         x = data.pixels(images.index_select(0, index))
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-            logits, mu, logvar = net(x, eps)
-        batch_bce, batch_kld = bce(logits, x).sum(), kld(mu, logvar).sum()
+            bce, divergence, *_ = net(x, eps)
+        bce, divergence = bce.sum(), divergence.sum()
         optimizer.zero_grad()
-        ((batch_bce + batch_kld) * (world_size / n)).backward()
+        (torch.add(bce, divergence, alpha=weight) * (world_size / n)).backward()
         optimizer.step()
-        return torch.stack([batch_bce.detach(), batch_kld.detach()])
+        return torch.stack([bce.detach(), divergence.detach()])
 
     return step
 
 
 def train_epoch(step, order, eps, batch_size, world=machine.ALONE, after_batch=lambda batch, losses: None):
-    """One pass over the training set; returns each batch's sums of BCE and KLD, (batches, 2), over all processes.
+    """One pass over the training set; returns each batch's sums of BCE and divergence over all processes, (batches, 2).
 
     Args:
         step: from make_step. order, eps: from epoch_noise, on the images' device.
@@ -101,19 +110,16 @@ def train_epoch(step, order, eps, batch_size, world=machine.ALONE, after_batch=l
 
 @torch.no_grad()
 def evaluate(model, images):
-    """BCE and KLD of images (N, 784) uint8 in float32, with one z an image from noise that is always the same.
+    """BCE and divergence of images (N, 784) uint8 in float32, one z an image from noise that is always the same.
 
-    Returns: the mean BCE and KLD (nats per image), z and mu (each (N, latent_dim), on the CPU).
+    Returns: the mean BCE (nats per image) and divergence (the KLD, unless the model has another), z and mu (each
+    (N, latent_dim), on the CPU).
     """
     eps = torch.randn(len(images), model.latent_dim, generator=generator(EVALUATION_SEED)).to(images.device)
-    parts = []
-    for chunk, noise in zip(images.split(EVALUATION_CHUNK), eps.split(EVALUATION_CHUNK), strict=True):
-        x = data.pixels(chunk)
-        mu, logvar = model.encode(x)
-        z = model.reparameterize(mu, logvar, noise)
-        parts.append((bce(model.decode(z), x), kld(mu, logvar), z, mu))
-    batch_bce, batch_kld, z, mu = (torch.cat(part) for part in zip(*parts, strict=True))
-    return batch_bce.cpu().double().mean().item(), batch_kld.cpu().double().mean().item(), z.cpu(), mu.cpu()
+    chunks = zip(images.split(EVALUATION_CHUNK), eps.split(EVALUATION_CHUNK), strict=True)
+    terms = zip(*(model(data.pixels(chunk), noise) for chunk, noise in chunks), strict=True)
+    bce, divergence, z, mu = (torch.cat(term).cpu() for term in terms)
+    return bce.double().mean().item(), divergence.double().mean().item(), z, mu
 
 
 def diverged(where):
@@ -189,6 +195,8 @@ def run(given, defaults, received=()):
         saved = machine.shared(predecessor(folder, given, config) if writes else None, world)
         if saved:
             config |= {flag: saved["config"][flag] for flag in checkpoint.REMEMBERED} | given
+        if world.size > 1 and not DIVERGENCES[config["divergence"]].stochastic:
+            raise UserError("--divergence mmd compares the images of a whole batch: train it in one process")
         config["precision"] = machine.find_precision(config["precision"], device)
         if writes:  # the others come after it, and find what it has downloaded
             dataset = find_dataset(config, may_fall_back="dataset" not in given and not saved)
@@ -198,13 +206,13 @@ def run(given, defaults, received=()):
             dataset = data.load(config["dataset"], config["data_dir"], download=False)
         dataset = dataset.to(device)
 
-        model, optimizer, scheduler, history = build(config, len(dataset.train_images), device, saved)
+        model, optimizer, history = build(config, device, saved)
         description = json.dumps(describe(config, dataset, model, device, world), indent=2) + "\n"
         if writes and saved:
             checkpoint.write(folder / "config.json", description.encode())
             checkpoint.mend(folder, config, model, history)
         again = how_to_continue(given, world) if writes else ""
-        fit(model, optimizer, scheduler, history, dataset, config, folder, description, again, world, received)
+        fit(model, optimizer, history, dataset, config, folder, description, again, world, received)
         stop_if_asked(received, again and f"Interrupted before the last pictures; {again}")
         if writes:
             finish(folder, config, dataset, history)
@@ -231,72 +239,41 @@ def how_to_continue(given, world):
     return f"continue with: {runner} {command}"
 
 
-def build(config, n, device, saved=None):
-    """The model, Adam, the schedule (None if constant) and the history of a run over n images: new, or as saved.
-
-    Raises UserError if what is saved does not fit its own flags.
-    """
+def build(config, device, saved=None):
+    """The model, Adam and history of a run: new, or as saved. Raises UserError if that does not fit its own flags."""
     torch.manual_seed(config["seed"])
-    model = VAE(config["latent_dim"], config["hidden_dims"]).to(device)
-    optimizer = make_optimizer(model, config["lr"])
-    batches = -(-n // config["batch_size"])
-    onecycle = config["schedule"] == "onecycle"
-    scheduler = one_cycle(optimizer, config["lr"], config["epochs"] * batches) if onecycle else None
+    model = VAE(**{flag: config[flag] for flag in MODEL_FLAGS}).to(device)
+    optimizer = optim.Adam(model.parameters(), config["lr"])
     if not saved:
-        return model, optimizer, scheduler, []
+        return model, optimizer, []
     try:
         model.load_state_dict(saved["model"])
-        fresh = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": saved["optimizer"], "param_groups": fresh})
-        states = [(p.shape, optimizer.state[p]) for p in model.parameters()]
-        fits = all(state["exp_avg"].shape == state["exp_avg_sq"].shape == shape for shape, state in states)
-        fits &= all(state["step"].numel() == 1 for _, state in states)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise UserError("the checkpoint.pt to resume does not hold the network that its own flags announce")
-    if scheduler:  # the position is all its state: the rate follows from it
-        done = len(saved["history"]) * batches
-        scheduler.load_state_dict({"last_epoch": done - 1, "_step_count": done})
-        scheduler.step()
-    return model, optimizer, scheduler, saved["history"]
+        optimizer.load(saved["optimizer"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        message = "the checkpoint.pt to resume does not hold the network that its own flags announce"
+        raise UserError(message) from error
+    return model, optimizer, saved["history"]
 
 
-def make_optimizer(model, lr):
-    """Adam over the model's parameters, in one fused kernel."""
-    device = next(model.parameters()).device
-    on_gpu = device.type == "cuda"
-    # A replayed CUDA graph reads the learning rate from memory: it must be a tensor to follow a schedule. Until one is
-    # captured, PyTorch would warn that "capturable" is slow.
-    warnings.filterwarnings("ignore", message=".*capturable=True", category=UserWarning)
-    lr = torch.tensor(lr, device=device) if on_gpu else lr
-    return torch.optim.Adam(model.parameters(), lr=lr, fused=True, capturable=on_gpu)
-
-
-def one_cycle(optimizer, lr, steps):
-    """PyTorch's one-cycle schedule: up to lr over a tenth of the steps, then down to almost nothing at the last."""
-    steps = max(steps, 3)  # fewer than two up and one down, and OneCycleLR divides by zero
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, steps, pct_start=max(0.1, 2 / steps), anneal_strategy="linear", cycle_momentum=False
-    )
-
-
-def fit(model, optimizer, scheduler, history, dataset, config, folder, description, again, world, received):
+def fit(model, optimizer, history, dataset, config, folder, description, again, world, received):
     """Train from the epoch after the history's last to config["epochs"]; process 0 prints, draws and saves each.
 
     Args:
-        model, optimizer, scheduler, history: from build; the history grows.
+        model, optimizer, history: from build; the history grows.
         description: config.json's text; a fresh run's first epoch replaces what was in the folder.
         again: how to continue, for the line that an interrupted run ends with.
     """
     device, n, writes = dataset.train_images.device, len(dataset.train_images), world.rank == 0
     net = model if world == machine.ALONE else torch.nn.parallel.DistributedDataParallel(model)
-    step = make_step(net, optimizer, dataset.train_images, config["precision"] == "bfloat16", world.size)
+    weight, label = config["divergence_weight"], DIVERGENCES[config["divergence"]].label
+    step = make_step(net, optimizer, dataset.train_images, config["precision"] == "bfloat16", world.size, weight)
     if device.type == "cuda" and world == machine.ALONE:
         step = machine.replayed(step, config["batch_size"])
     batches = -(-n // config["batch_size"])
+    steps, rate = config["epochs"] * batches, optim.SCHEDULES[config["schedule"]]
+    optimizer.lr = rate(config["lr"], len(history) * batches, steps)
     bar = tqdm(
-        total=config["epochs"] * batches,
+        total=steps,
         initial=len(history) * batches,
         unit="batch",
         file=sys.stdout,
@@ -310,18 +287,17 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, descripti
 
     def after_batch(batch, losses):
         bar.update()
-        if scheduler:
-            scheduler.step()
+        optimizer.lr = rate(config["lr"], (epoch - 1) * batches + batch + 1, steps)
         stop_if_asked(received, interrupted())
         if batch % config["log_interval"] == 0:
             so_far = machine.summed(losses[: batch + 1].clone(), world)
             check_finite(so_far, epoch)
             if writes:
                 seen = batch * config["batch_size"]
-                batch_bce, batch_kld = (so_far[batch] / min(config["batch_size"], n - seen)).tolist()
+                bce, divergence = (so_far[batch] / min(config["batch_size"], n - seen)).tolist()
                 bar.write(
-                    f"Train Epoch: {epoch} [{seen}/{n} ({100 * seen / n:.0f}%)]\tBCE_Loss: {batch_bce:.4f}, "
-                    f"KLD_Loss: {batch_kld:.4f}, Total_Loss: {batch_bce + batch_kld:.4f}"
+                    f"Train Epoch: {epoch} [{seen}/{n} ({100 * seen / n:.0f}%)]\tBCE_Loss: {bce:.4f}, "
+                    f"{label}_Loss: {divergence:.4f}, Total_Loss: {bce + weight * divergence:.4f}"
                 )
 
     with bar:
@@ -335,20 +311,19 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, descripti
                 stop_if_asked(received, interrupted())  # another process may have heard the signal first, and left
                 raise
             check_finite(losses, epoch)
-            train_bce, train_kld = (losses.cpu().double().sum(0) / n).tolist()
+            train_terms = (losses.cpu().double().sum(0) / n).tolist()
             seconds = time.perf_counter() - start
             if not writes:
                 continue
-            test_bce, test_kld, z, mu = evaluate(model, dataset.test_images)
-            if not math.isfinite(test_bce + test_kld):
+            *test_terms, z, mu = evaluate(model, dataset.test_images)
+            if not all(map(math.isfinite, test_terms)):
                 raise diverged(f"the test set after epoch {epoch}")
-            figures = (train_bce, train_kld, train_bce + train_kld, test_bce, test_kld, test_bce + test_kld)
-            history.append({"epoch": epoch, **dict(zip(checkpoint.LOSSES, figures, strict=True)), "seconds": seconds})
+            row = {"epoch": epoch, **figures("train", *train_terms, config), **figures("test", *test_terms, config)}
+            history.append({**row, "seconds": seconds})
             bar.write(
-                f"====> Epoch: {epoch} Average BCE loss: {train_bce:.4f}, KLD loss: {train_kld:.4f}, "
-                f"Total loss: {train_bce + train_kld:.4f}\n"
-                f"====> Test set BCE_loss: {test_bce:.4f}, KLD_loss: {test_kld:.4f}, "
-                f"Total_loss: {test_bce + test_kld:.4f}"
+                f"====> Epoch: {epoch} Average BCE loss: {row['train_bce']:.4f}, "
+                f"{label} loss: {row['train_divergence']:.4f}, Total loss: {row['train_total']:.4f}\n"
+                f"====> Test set {spoken(row, label)}"
             )
             if epoch == 1:  # only now, so that a run that fails at once costs nobody a finished one
                 if checkpoint.clear(folder):
@@ -358,11 +333,35 @@ def fit(model, optimizer, scheduler, history, dataset, config, folder, descripti
             checkpoint.save(folder, config, model, optimizer, history)
 
 
+def figures(part, bce, divergence, config):
+    """An epoch's figures of the training or test set, by metrics.csv's names; the KLD is None where there is none."""
+    return {
+        f"{part}_bce": bce,
+        f"{part}_kld": divergence if DIVERGENCES[config["divergence"]].stochastic else None,
+        f"{part}_total": bce + config["divergence_weight"] * divergence,
+        f"{part}_divergence": divergence,
+    }
+
+
+def spoken(epoch, label):
+    """An epoch's losses on the test set, as they are printed."""
+    return (
+        f"BCE_loss: {epoch['test_bce']:.4f}, {label}_loss: {epoch['test_divergence']:.4f}, "
+        f"Total_loss: {epoch['test_total']:.4f}"
+    )
+
+
+def weighted(config):
+    """What is added to BCE, as pictures call it: KLD, or 100 MMD."""
+    label, weight = DIVERGENCES[config["divergence"]].label, config["divergence_weight"]
+    return label if weight == 1 else f"{weight:g} {label}"
+
+
 def headline(config, epoch, kind="epoch"):
     """A picture's title: dataset, epoch, and the test set's losses."""
     return (
-        f"{TITLES[config['dataset']]}, {kind} {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + "
-        f"KLD {epoch['test_kld']:.2f} = {epoch['test_total']:.2f} nats per test image"
+        f"{TITLES[config['dataset']]}, {kind} {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + {weighted(config)} "
+        f"{epoch['test_total'] - epoch['test_bce']:.2f} = {epoch['test_total']:.2f} nats per test image"
     )
 
 
@@ -376,10 +375,27 @@ def draw(folder, config, dataset, model, history, z, mu):
         reconstructions = model.decode(z[one_per_class].to(dataset.test_images.device)).sigmoid().cpu().numpy()
     picture = utils.reconstruction(images, reconstructions, title)
     checkpoint.write(checkpoint.frame(folder, "reconstruction", epoch), picture)
-    picture = utils.latent_frame(z.numpy(), mu.numpy(), labels, title)
+    mean, deviation = moments(model.prior)
+    axis = "z" if config["prior"] == "normal" else "standardised z"
+    z, mu = (((points - mean) / deviation).numpy() for points in (z, mu))
+    picture = utils.latent_frame(z, mu, labels, title, axis)
     checkpoint.write(checkpoint.frame(folder, "latent", epoch), picture)
-    picture = utils.loss_curves(history, config["epochs"], headline(config, checkpoint.best_of(history), "best epoch"))
+    is_bound = weighted(config) == "KLD"
+    names = ("BCE", DIVERGENCES[config["divergence"]].label)
+    names += (f"total = BCE + {weighted(config)}{' = -ELBO' if is_bound else ''}",)
+    title = headline(config, checkpoint.best_of(history), "best epoch")
+    picture = utils.loss_curves(history, config["epochs"], names, title)
     checkpoint.write(folder / "loss.png", picture)
+
+
+@torch.no_grad()
+def moments(prior):
+    """Mean and standard deviation of each latent under the prior, (latent_dim,) each: 0 and 1 under N(0, I).
+
+    A learned prior may lie anywhere, at any scale; by these it fits the axes of the others.
+    """
+    mu, logvar = (parameter.cpu() for parameter in prior.components())
+    return mu.mean(0), (logvar.exp().mean(0) + mu.var(0, correction=0)).sqrt()
 
 
 def finish(folder, config, dataset, history):
@@ -392,28 +408,61 @@ def finish(folder, config, dataset, history):
     title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: {MANIFOLDS.get(model.latent_dim, MANIFOLDS[3])}"
     checkpoint.write(folder / "manifold.png", utils.image_grid(images, MANIFOLD_SIDE, title))
     images = model.sample(64, generator(config["seed"])).numpy()
-    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: decoded draws of z ~ N(0, I)"
+    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: decoded draws of z ~ {DRAWS[config['prior']]}"
     checkpoint.write(folder / "samples.png", utils.image_grid(images, 8, title))
     print(
+        f"{likelihood(model.to(dataset.test_images.device), dataset)}\n"
         f"====> Best epoch: {best['epoch']} of {len(history)} on {TITLES[config['dataset']]}, test set "
-        f"BCE_loss: {best['test_bce']:.4f}, KLD_loss: {best['test_kld']:.4f}, Total_loss: {best['test_total']:.4f}\n"
+        f"{spoken(best, model.divergence.label)}\n"
         f"Pictures are in {folder}: loss.png, latent.gif, manifold.png, samples.png, reconstruction/, latent/; "
         f"the best weights in {folder / 'best.pt'}"
     )
 
 
+def likelihood(model, dataset):
+    """A line on log p(x) of the test set, with as many samples as LIKELIHOOD_BUDGET allows."""
+    cost = len(dataset.test_images) * sum(p.numel() for p in model.decoder.parameters())
+    k = int(min(MOST_SAMPLES, max(1, LIKELIHOOD_BUDGET // cost)))
+    width, by = None, ""
+    if not model.divergence.stochastic:
+        width = yardsticks.proposal_width(model, dataset.train_images[:PROPOSAL_IMAGES], generator(EVALUATION_SEED))
+        by = f" of N(mu, {width:.2g}^2 I), its width fitted on training images"
+    log_p = yardsticks.log_likelihood(model, dataset.test_images, k, generator(EVALUATION_SEED), width).double().mean()
+    return f"====> log p(x) at the best epoch: {log_p:.4f} nats per test image, by importance sampling, k = {k}{by}"
+
+
 @torch.no_grad()
 def manifold(model, images):
-    """The z, (400, latent_dim), of the paper's Figure 4: the unit square's grid through the inverse Gaussian CDF.
+    """The z, (400, latent_dim), of the paper's Figure 4: the unit square's grid through the prior's inverse CDF.
 
     A single latent dimension is walked through in reading order. Of more than two, the plane through the origin along
-    the first two principal components of mu over images (N, 784) uint8 is shown.
+    the first two principal components of mu over images (N, 784) uint8 is shown, as N(0, I) would fill it.
     """
+    side = MANIFOLD_SIDE
     if model.latent_dim == 1:
-        return torch.special.ndtri((torch.arange(MANIFOLD_SIDE**2) + 0.5) / MANIFOLD_SIDE**2).unsqueeze(1)
-    u = torch.special.ndtri((torch.arange(MANIFOLD_SIDE) + 0.5) / MANIFOLD_SIDE)
-    plane = torch.cartesian_prod(-u, u).flip(1)  # the first coordinate to the right, the second upwards
+        return quantiles(model.prior, (torch.arange(side**2) + 0.5).unsqueeze(1) / side**2)
+    u = (torch.arange(side) + 0.5) / side
+    square = torch.cartesian_prod(1 - u, u).flip(1)  # the first coordinate to the right, the second upwards
     if model.latent_dim == 2:
-        return plane
+        return quantiles(model.prior, square)
     mu = model.encode(data.pixels(images))[0].numpy()
-    return plane @ torch.from_numpy(utils.principal_plane(mu)[1]).float()
+    return torch.special.ndtri(square) @ torch.from_numpy(utils.principal_plane(mu)[1]).float()
+
+
+def quantiles(prior, u):
+    """The z, (N, latent_dim), with P(z_1 < z) = u_1, P(z_2 < z | z_1) = u_2 and so on, for u (N, latent_dim) in (0, 1).
+
+    Where u is uniform, z has the prior's distribution. Found by bisection, as a mixture has no inverse CDF.
+    """
+    means, logvars = (parameter.double() for parameter in prior.components())
+    log_weights = torch.zeros(len(u), len(means), dtype=torch.double)
+    z = torch.empty(u.shape, dtype=torch.double)
+    for d, (mu, sigma) in enumerate(zip(means.T, torch.exp(0.5 * logvars).T, strict=True)):
+        low, high = (torch.full((len(u),), edge, dtype=torch.double) for edge in (-BEYOND, BEYOND))
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            below = log_weights.softmax(1).mul(torch.special.ndtr((middle.unsqueeze(1) - mu) / sigma)).sum(1) < u[:, d]
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        z[:, d] = middle
+        log_weights += log_normal(middle.view(-1, 1, 1), mu.unsqueeze(1), sigma.log().mul(2).unsqueeze(1))
+    return z.float()

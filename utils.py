@@ -18,7 +18,7 @@ CLASS_COLORS = colormaps["tab10"].colors
 TRAIN_COLOR, TEST_COLOR, BEST_COLOR = "#8c9aa8", "#1f4e79", "#d62728"
 CLASS_ROWS = np.linspace(-3.6, 3.6, 10)  # where a single latent dimension's classes lie
 PARTS = ("train", "test")
-TERMS = {"bce": "BCE", "kld": "KLD", "total": "total = BCE + KLD = -ELBO"}
+TERMS = ("bce", "divergence", "total")
 DPI = 100
 # Of a whole GIF, unless a frame would then last under 20 ms, the least that browsers show, or over 500.
 GIF_SECONDS = 10
@@ -69,16 +69,17 @@ def reconstruction(images, reconstructions, title):
     return image_grid(np.concatenate([images, reconstructions]), len(images), title, scale=3)
 
 
-def loss_curves(history, epochs, title):
-    """A PNG of BCE, KLD and total, train and test, each on a scale of its own, the best epoch marked.
+def loss_curves(history, epochs, names, title):
+    """A PNG of BCE, divergence and total, train and test, each on a scale of its own, the best epoch marked.
 
     Args:
         history: a list of dicts with metrics.csv's columns, one an epoch so far.
         epochs: the length of the run, which is that of the axis.
+        names: what the three panels are called, such as BCE, KLD, total = BCE + KLD.
     """
     values = {term: np.array([[row[f"{part}_{term}"] for part in PARTS] for row in history]) for term in TERMS}
     ticks = [MaxNLocator(5).tick_values(v.min(), v.max()) for v in values.values()]
-    figure, title_text, panels, background = _loss_canvas(epochs, tuple((t[0], t[-1]) for t in ticks))
+    figure, title_text, panels, background = _loss_canvas(epochs, names, tuple((t[0], t[-1]) for t in ticks))
     figure.canvas.restore_region(background)
     title_text.set_text(title)
     figure.draw_artist(title_text)
@@ -93,12 +94,12 @@ def loss_curves(history, epochs, title):
 
 
 @functools.lru_cache(maxsize=1)
-def _loss_canvas(epochs, limits):
+def _loss_canvas(epochs, names, limits):
     """What of the loss curves changes only with the axes: reused, an epoch's picture takes 15 ms instead of 130."""
     figure = _figure(1050, 370)
     title = figure.text(0.5, 0.97, "", ha="center", va="top", fontsize=12, animated=True)
     panels = []
-    for axes, name, limit in zip(figure.subplots(1, 3), TERMS.values(), limits, strict=True):
+    for axes, name, limit in zip(figure.subplots(1, 3), names, limits, strict=True):
         axes.set(xlim=(0, epochs + 1), ylim=limit, xlabel="epoch")
         axes.set_title(name, fontsize=11)
         axes.grid(color="#e8e8e8", linewidth=0.6)
@@ -118,15 +119,16 @@ def _loss_canvas(epochs, limits):
     return figure, title, panels, figure.canvas.copy_from_bbox(figure.bbox)
 
 
-def latent_frame(z, mu, labels, title):
+def latent_frame(z, mu, labels, title, axis="z"):
     """A PNG of two panels on axes from -4 to 4: a sample z of each image, and its mean mu, coloured by class.
 
     Args:
         z, mu: (N, latent_dim). Of more than two dimensions the first two principal components of mu are shown; a
             single one is shown against the class.
         labels: (N,), 0 to 9.
+        axis: what a latent dimension is called.
     """
-    z, mu, names = _two_dimensional(z, mu, labels)
+    z, mu, names = _two_dimensional(z, mu, labels, axis)
     figure, title_text, panels, background = _latent_canvas(names, 1.5 if len(labels) > 2000 else 3.5)
     figure.canvas.restore_region(background)
     title_text.set_text(title)
@@ -146,13 +148,13 @@ def principal_plane(mu):
     return mean, components * np.sign(components[[0, 1], largest])[:, None]
 
 
-def _two_dimensional(z, mu, labels):
+def _two_dimensional(z, mu, labels, axis):
     if mu.shape[1] == 1:
         scatter = np.arange(len(labels)) * 0.618 % 1 - 0.5  # so that equal points do not hide each other
         rows = (CLASS_ROWS[labels] + 0.5 * scatter)[:, None]
-        return np.hstack([z, rows]), np.hstack([mu, rows]), ("z", "class")
+        return np.hstack([z, rows]), np.hstack([mu, rows]), (axis, "class")
     if mu.shape[1] == 2:
-        return z, mu, ("z 1", "z 2")
+        return z, mu, (f"{axis} 1", f"{axis} 2")
     mean, components = principal_plane(mu)
     return (z - mean) @ components.T, (mu - mean) @ components.T, ("principal component 1", "principal component 2")
 

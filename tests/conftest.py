@@ -14,7 +14,7 @@ import main
 
 ROOT = Path(__file__).parent.parent
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["main", "train", "torch._dynamo"])  # the last because making an Adam imports it
+FORKS.set_forkserver_preload(["main", "train"])
 
 
 def write_idx(path, magic, array):

@@ -34,12 +34,14 @@ def test_a_run_writes_the_files_of_the_contract(run):
 
 def test_metrics_are_sums_that_fall(run):
     rows = metrics(run[0])
-    assert ",".join(rows[0]) == "epoch,train_bce,train_kld,train_total,test_bce,test_kld,test_total,seconds"
+    columns = "epoch,train_bce,train_kld,train_total,test_bce,test_kld,test_total,seconds"
+    assert ",".join(rows[0]) == f"{columns},train_divergence,test_divergence"
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     for row in rows:
         for part in ("train", "test"):
             total = float(row[f"{part}_bce"]) + float(row[f"{part}_kld"])
             assert float(row[f"{part}_total"]) == pytest.approx(total, abs=2e-4)
+            assert row[f"{part}_divergence"] == row[f"{part}_kld"]
     assert float(rows[2]["test_total"]) < float(rows[0]["test_total"])
 
 
@@ -51,6 +53,7 @@ def test_lines_are_worded_as_the_references(run):
     assert f"====> Epoch: 1 Average BCE loss: {row['train_bce']}" in run[1].stdout
     test = f"BCE_loss: {row['test_bce']}, KLD_loss: {row['test_kld']}, Total_loss: {row['test_total']}"
     assert f"====> Test set {test}" in lines
+    assert lines[-3].startswith("====> log p(x) at the best epoch: -")
     assert "Best epoch: 3" in lines[-2] and str(run[0]) in lines[-1]
     assert run[1].stderr == ""
 

@@ -18,7 +18,7 @@ def opened(picture):
 
 def history(n):
     """n epochs of falling losses."""
-    row = {f"{part}_{term}": value for part in ("train", "test") for term, value in (("bce", 160), ("kld", 6))}
+    row = {f"{part}_{term}": value for part in ("train", "test") for term, value in (("bce", 160), ("divergence", 6))}
     return [
         {"epoch": e, **row, "train_total": 166 + 9 / e, "test_total": 166 + 9 / e + (e == n), "seconds": 1}
         for e in range(1, n + 1)
@@ -60,7 +60,7 @@ def test_principal_plane_finds_the_widest_directions():
 
 @pytest.mark.parametrize("epochs", [1, 2, 40])
 def test_loss_curves_of_any_length(epochs):
-    pixels = opened(utils.loss_curves(history(epochs), epochs, "title"))
+    pixels = opened(utils.loss_curves(history(epochs), epochs, ("BCE", "KLD", "total"), "title"))
     assert pixels.shape == (370, 1050, 3)
     red = (pixels[..., 0].astype(int) - pixels[..., 1] > 100).sum()
     assert red > 20, "no best epoch is marked"

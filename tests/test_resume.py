@@ -274,6 +274,33 @@ def test_what_cannot_be_resumed_is_named_and_left_alone(run, tmp_path):
         assert contents(tmp_path / "results") == before
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [("--prior", "mixture"), ("--prior", "vamp"), ("--divergence", "mmd", "--divergence_weight", 100)],
+    ids=["mixture", "vamp", "mmd"],
+)
+def test_a_run_with_another_prior_or_divergence_is_resumed_too(run, tmp_path, flags):
+    flags = (*SMALL, *flags)
+    assert run(*flags, "--epochs", 3, name="whole")[0] == 0
+    assert run(*flags, "--epochs", 1)[0] == 0
+    assert run("--resume", "--epochs", 3)[0] == 0
+    whole, resumed = (torch.load(tmp_path / name / "checkpoint.pt")["model"] for name in ("whole", "results"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    for row in metrics(tmp_path / "results"):
+        assert (row["test_kld"] == "") == ("mmd" in flags)
+        weighted = (100 if "mmd" in flags else 1) * float(row["test_divergence"])
+        assert float(row["test_total"]) == pytest.approx(float(row["test_bce"]) + weighted, abs=0.01)
+
+
+def test_what_does_not_go_with_the_mmd_is_refused(run, small_mnist, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main.parse(["--divergence", "mmd", "--prior", "vamp"])
+    processes = ranks(2, "--data_dir", small_mnist, *SMALL, "--divergence", "mmd", "--results_dir", tmp_path / "two")
+    for process in processes:
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 1 and errors.count("\n") == 1 and "in one process" in errors, errors
+
+
 def test_a_schedule_that_has_ended_cannot_be_extended(run):
     assert run(*SMALL, "--epochs", 2, "--schedule", "onecycle")[0] == 0
     code, errors = run("--resume", "--epochs", 3)
@@ -307,7 +334,8 @@ def test_a_damaged_file_is_refused_and_left_alone(run, tmp_path, name, damage):
     [
         *((("history",), value) for value in (3, [], [3], [{}])),
         *((("config", "epochs"), value) for value in ("9", 0, None)),
-        *((("config", name), 0) for name in ("batch_size", "log_interval", "latent_dim")),
+        *((("config", name), 0) for name in ("batch_size", "log_interval", "latent_dim", "divergence_weight")),
+        *((("config", name), "other") for name in ("prior", "divergence")),
         *((("config", "hidden_dims"), value) for value in (16, [0], [], ["x"])),
         *((("config", "seed"), -1), (("config", "lr"), float("nan")), (("config", "dataset"), "../x")),
         *((("epoch",), 7), (("optimizer",), {}), (("optimizer", 0), {}), (("model",), None)),
