@@ -410,8 +410,13 @@ def finish(folder, config, dataset, history):
     images = model.sample(64, generator(config["seed"])).numpy()
     title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: decoded draws of z ~ {DRAWS[config['prior']]}"
     checkpoint.write(folder / "samples.png", utils.image_grid(images, 8, title))
+    model.to(dataset.test_images.device)
+    cost = len(dataset.test_images) * sum(p.numel() for p in model.decoder.parameters())
+    k = int(min(MOST_SAMPLES, max(1, LIKELIHOOD_BUDGET // cost)))
+    log_p, width = likelihood(model, dataset, dataset.test_images, k)
+    by = f" of N(mu, {width:.2g}^2 I), its width fitted on training images" if width else ""
     print(
-        f"{likelihood(model.to(dataset.test_images.device), dataset)}\n"
+        f"====> log p(x) at the best epoch: {log_p:.4f} nats per test image, by importance sampling, k = {k}{by}\n"
         f"====> Best epoch: {best['epoch']} of {len(history)} on {TITLES[config['dataset']]}, test set "
         f"{spoken(best, model.divergence.label)}\n"
         f"Pictures are in {folder}: loss.png, latent.gif, manifold.png, samples.png, reconstruction/, latent/; "
@@ -419,16 +424,13 @@ def finish(folder, config, dataset, history):
     )
 
 
-def likelihood(model, dataset):
-    """A line on log p(x) of the test set, with as many samples as LIKELIHOOD_BUDGET allows."""
-    cost = len(dataset.test_images) * sum(p.numel() for p in model.decoder.parameters())
-    k = int(min(MOST_SAMPLES, max(1, LIKELIHOOD_BUDGET // cost)))
-    width, by = None, ""
+def likelihood(model, dataset, images, k):
+    """The mean log p(x) of images (N, 784) uint8, in nats, and the width of the proposal if that had to be fitted."""
+    width = None
     if not model.divergence.stochastic:
         width = yardsticks.proposal_width(model, dataset.train_images[:PROPOSAL_IMAGES], generator(EVALUATION_SEED))
-        by = f" of N(mu, {width:.2g}^2 I), its width fitted on training images"
-    log_p = yardsticks.log_likelihood(model, dataset.test_images, k, generator(EVALUATION_SEED), width).double().mean()
-    return f"====> log p(x) at the best epoch: {log_p:.4f} nats per test image, by importance sampling, k = {k}{by}"
+    log_p = yardsticks.log_likelihood(model, images, k, generator(EVALUATION_SEED), width)
+    return log_p.double().mean().item(), width
 
 
 @torch.no_grad()

@@ -1,0 +1,139 @@
+"""What the studies share: runs of main.py, taken up where they were left, and what the yardsticks say of them."""
+
+import argparse
+import concurrent.futures
+import contextlib
+import csv
+import multiprocessing
+import os
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported: two runs of a thread each are faster than one of two
+
+import torch
+from matplotlib.figure import Figure
+
+import checkpoint
+import data
+import main
+import train
+import yardsticks
+from errors import UserError
+from model import VAE
+
+SAMPLES, QUICK_SAMPLES = 500, 10  # an image, for log p(x)
+EVERY = 5  # log p(x) is estimated on every fifth test image
+QUICK = {"dataset": "digits", "epochs": 2}
+
+
+def parse(description):
+    """A study's flags: data_dir, results_dir, and whether to be quick, that is, only to show that it works."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--data_dir", default=main.DEFAULTS["data_dir"])
+    parser.add_argument("--results_dir", type=Path, default=Path("results/studies"))
+    parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits, in a minute")
+    flags = parser.parse_args()
+    flags.results_dir.mkdir(parents=True, exist_ok=True)
+    return flags
+
+
+def dataset(flags):
+    """The dataset that a study trains on."""
+    return data.load("digits" if flags.quick else "mnist", flags.data_dir)
+
+
+def measured(flags, runs):
+    """What `measure` says of main.py's run with each of the dicts `runs` of its flags, a core each, in their order.
+
+    A run that is in the results directory is taken up where it was left, and a finished one is measured again.
+    """
+    dataset(flags)  # so that data that are missing are noticed once, and now
+    shared = {"dataset": "mnist", "data_dir": flags.data_dir, "schedule": "onecycle", "log_interval": 10**6}
+    shared |= {"device": "cpu"}
+    names = [",".join(f"{flag}={value}" for flag, value in run.items()).replace(" ", "") for run in runs]
+    folders = [flags.results_dir / "runs" / ("quick," * flags.quick + name) for name in names]
+    given = [
+        shared | run | (QUICK if flags.quick else {}) | {"results_dir": str(folder)}
+        for run, folder in zip(runs, folders, strict=True)
+    ]
+    with concurrent.futures.ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)), multiprocessing.get_context("forkserver")
+    ) as pool:
+        rows = pool.map(measure, given, [QUICK_SAMPLES if flags.quick else SAMPLES] * len(runs))
+        return [run | row for run, row in zip(runs, rows, strict=True)]
+
+
+def measure(given, k):
+    """Run main.py with the flags `given`, and return the best epoch's figures and yardsticks.
+
+    Args:
+        k: samples an image for log p(x).
+    """
+    folder = Path(given["results_dir"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.log", "a") as log, contextlib.redirect_stdout(log):
+        train.run(given | {"resume": (folder / "checkpoint.pt").exists()}, main.DEFAULTS)
+    history = checkpoint.read(folder / "checkpoint.pt")["history"]
+    best, model = checkpoint.best_of(history), VAE.load(folder / "best.pt")
+    dataset = data.load(given["dataset"], given["data_dir"])
+    *_, z, mu = train.evaluate(model, dataset.test_images)
+    with torch.no_grad():
+        train_mu = torch.cat([model.encode(data.pixels(images))[0] for images in dataset.train_images.split(1000)])
+        draws = model.prior.sample(len(z), train.generator(0))
+    log_p, _ = train.likelihood(model, dataset, dataset.test_images[::EVERY], k)
+    return {
+        "epoch": best["epoch"],
+        "bce": best["test_bce"],
+        "kld": best["test_kld"],
+        "divergence": best["test_divergence"],
+        "total": best["test_total"],
+        "train_total": best["train_total"],
+        "log_p": log_p,
+        "active_units": yardsticks.active_units(mu),
+        "knn_accuracy": yardsticks.knn_accuracy(train_mu, dataset.train_labels, mu, dataset.test_labels),
+        "sliced_wasserstein": yardsticks.sliced_wasserstein(z, draws, train.generator(0)),
+        "mmd": yardsticks.chunked_mmd(z, draws),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "best": str(folder / "best.pt"),
+    }
+
+
+def write_rows(path, rows):
+    """Write dicts as a CSV, figures to four decimals; the place of the weights is left out."""
+    with open(path, "w", newline="") as file:
+        table = csv.DictWriter(file, [name for name in rows[0] if name != "best"], lineterminator="\n")
+        table.writeheader()
+        for row in rows:
+            shown = {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
+            table.writerow({name: value for name, value in shown.items() if name != "best"})
+
+
+def summary(rows, column, decimals=2):
+    """A column of some rows, one a seed, as text: mean ± standard deviation; a dash where it is empty."""
+    values = [row[column] for row in rows]
+    if None in values:
+        return "-"
+    deviation = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{decimals}f}{deviation}"
+
+
+def print_table(heads, rows):
+    """Print a Markdown table."""
+    for row in (heads, ["---"] * len(heads), *rows):
+        print("| " + " | ".join(map(str, row)) + " |")
+
+
+def figure(width, height):
+    """An empty figure of width x height pixels, to be saved at 100 dots an inch."""
+    return Figure(figsize=(width / 100, height / 100), layout="constrained")
+
+
+def run(study):
+    """Run study(), and end the process with 0, or with 1 and a line on what the user can mend."""
+    try:
+        study()
+    except (UserError, OSError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")

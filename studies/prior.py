@@ -1,0 +1,61 @@
+"""The review's first open question, "a prior must be chosen", tried: python studies/prior.py
+
+N(0, I), a learned mixture of ten Gaussians and the VampPrior with ten pseudo-inputs, on 784-400-2, three seeds each.
+"""
+
+import common
+import torch
+
+import train
+import utils
+from model import PRIORS
+
+RECIPE = {"epochs": 30, "lr": 8e-3}
+NAMES = {"normal": "N(0, I)", "mixture": "mixture of 10 Gaussians", "vamp": "VampPrior, 10 pseudo-inputs"}
+SIGMAS = (3, 2, 1)  # the contours lie where the density has fallen as far as a Gaussian's at so many deviations
+EDGE, GRID = 3.5, 300
+
+
+@torch.no_grad()
+def contours(rows, dataset):
+    """The figure: for each row's model the prior's density under the means of the test digits, both standardised."""
+    figure = common.figure(1230, 440)
+    axis = torch.linspace(-EDGE, EDGE, GRID)
+    grid = torch.cartesian_prod(axis, axis).flip(1)
+    for axes, row in zip(figure.subplots(1, len(rows)), rows, strict=True):
+        model = train.VAE.load(row["best"])
+        mean, deviation = train.moments(model.prior)
+        mu = ((train.evaluate(model, dataset.test_images)[3] - mean) / deviation).numpy()
+        density = model.prior.log_prob(grid * deviation + mean).view(GRID, GRID)
+        peak = density.max().item()
+        levels = [peak - sigma**2 / 2 for sigma in SIGMAS]
+        axes.contourf(axis, axis, density, [*levels, peak], colors=["#eef1f5", "#d9e0e8", "#bcc8d6"])
+        for digit, color in enumerate(utils.CLASS_COLORS):
+            axes.plot(*mu[dataset.test_labels == digit].T, "s", ms=1.3, mew=0, color=color)
+            axes.plot([], [], "o", color=color, label=str(digit))
+        axes.contour(axis, axis, density, levels, colors="#20303f", linewidths=0.8, linestyles="solid")
+        axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xlabel="standardised z 1")
+        axes.set_title(f"{NAMES[row['prior']]}: {row['total']:.2f} nats", fontsize=11)
+    figure.axes[0].set_ylabel("standardised z 2")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return figure
+
+
+def main():
+    flags = common.parse(__doc__)
+    seeds = (1,) if flags.quick else (1, 2, 3)
+    runs = [{"prior": prior, "seed": seed, **RECIPE} for prior in PRIORS for seed in seeds]
+    rows = common.measured(flags, runs)
+    common.write_rows(flags.results_dir / "prior.csv", rows)
+    figure = contours([row for row in rows if row["seed"] == 1], common.dataset(flags))
+    figure.savefig(flags.results_dir / "prior.png", dpi=100)
+    columns = {"bce": 2, "kld": 2, "total": 2, "log_p": 2, "knn_accuracy": 3, "sliced_wasserstein": 3, "mmd": 4}
+    heads = ("prior", "BCE", "KLD", "-ELBO", "log p(x)", "kNN accuracy", "sliced W2", "MMD")
+    each = {name: [row for row in rows if row["prior"] == prior] for prior, name in NAMES.items()}
+    common.print_table(
+        heads, [[name, *(common.summary(mine, *column) for column in columns.items())] for name, mine in each.items()]
+    )
+
+
+if __name__ == "__main__":
+    common.run(main)
