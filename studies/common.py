@@ -88,7 +88,6 @@ def measure(given, k):
         "epoch": best["epoch"],
         "bce": best["test_bce"],
         "kld": best["test_kld"],
-        "divergence": best["test_divergence"],
         "total": best["test_total"],
         "train_total": best["train_total"],
         "log_p": log_p,
