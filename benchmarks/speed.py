@@ -56,6 +56,7 @@ def project(data_dir, precision="auto", batch_size=BATCH_SIZE, fraction=1.0, com
 
     import data
     import machine
+    import optim
     import train
     from model import VAE
 
@@ -64,7 +65,7 @@ def project(data_dir, precision="auto", batch_size=BATCH_SIZE, fraction=1.0, com
     model = VAE()
     bfloat16 = machine.find_precision(precision, images.device) == "bfloat16"
     net = torch.compile(model, dynamic=False) if compiled else model
-    step = train.make_step(net, train.make_optimizer(model, 1e-3), images, bfloat16)
+    step = train.make_step(net, optim.Adam(model.parameters(), 1e-3), images, bfloat16)
 
     def epoch():
         train.train_epoch(step, *train.epoch_noise(1, 1, len(images), 2), batch_size)
@@ -213,10 +214,10 @@ def around(data_dir, rounds):
     folder = Path(tempfile.mkdtemp())
     config = {**main.DEFAULTS, "precision": "auto", "epochs": 100}
     dataset = data.load("mnist", data_dir)
-    model, optimizer, _, _ = train.build(config, len(dataset.train_images), torch.device("cpu"))
+    model, optimizer, history = train.build(config, torch.device("cpu"))
     step = train.make_step(model, optimizer, dataset.train_images)
     train.train_epoch(step, *train.epoch_noise(1, 1, 1000, 2), BATCH_SIZE)
-    history, seconds = [], {}
+    seconds = {}
 
     def timed(name, function, *arguments):
         start = time.perf_counter()
@@ -225,17 +226,16 @@ def around(data_dir, rounds):
         return result
 
     for epoch in range(1, 101):
-        bce, kld, z, mu = timed("evaluation", train.evaluate, model, dataset.test_images)
-        losses = dict(zip(checkpoint.LOSSES, 2 * (bce, kld, bce + kld), strict=True))
+        *terms, z, mu = timed("evaluation", train.evaluate, model, dataset.test_images)
+        losses = train.figures("train", *terms, config) | train.figures("test", *terms, config)
         history.append({"epoch": epoch, **losses, "seconds": 0.0})
         timed("the three pictures", train.draw, folder, config, dataset, model, history, z, mu)
         timed("checkpoint.pt, best.pt, metrics.csv", checkpoint.save, folder, config, model, optimizer, history)
     for _ in range(rounds):
-        command = [sys.executable, "-c", "import train, torch; torch.optim.Adam([torch.zeros(1)])"]
-        timed("start: imports", subprocess.run, command)
+        timed("start: imports", subprocess.run, [sys.executable, "-c", "import train"])
         timed("start: data", data.load, "mnist", data_dir)
         with contextlib.redirect_stdout(None):
-            timed("end: GIF, manifold, samples", train.finish, folder, config, dataset, history)
+            timed("end: GIF, manifold, samples, log p(x)", train.finish, folder, config, dataset, history)
     shutil.rmtree(folder)
     print("\n| beside training | median ms |\n|---|---|")
     for name, values in seconds.items():

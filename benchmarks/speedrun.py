@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import data
 import machine
 import main
+import optim
 import train
 from model import VAE
 
@@ -27,7 +28,7 @@ RECIPE = {
     "batch_size": 128,
     "lr": 8e-3,
     "beta2": 0.999,
-    "onecycle": True,
+    "schedule": "onecycle",
     "average": 0.0,
     "pixel_bias": True,
     "spread": 3.0,
@@ -37,7 +38,7 @@ CHANGES = {
     "the recipe": {},
     "learning rate 1e-3": {"lr": 1e-3},
     "learning rate 5e-3": {"lr": 5e-3},
-    "constant learning rate": {"onecycle": False},
+    "constant learning rate": {"schedule": "constant"},
     "batches of 256": {"batch_size": 256},
     "Adam's second moment over 100 steps, not 1,000": {"beta2": 0.99},
     "weights averaged over 100 steps": {"average": 0.99},
@@ -70,19 +71,21 @@ def epochs_of(seed, images, held_out, recipe):
     model = VAE()
     initialise(model, images, *(recipe[name] for name in ("pixel_bias", "spread", "encoder_gain")))
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["average"]))
-    optimizer = train.make_optimizer(model, recipe["lr"])
-    optimizer.param_groups[0]["betas"] = (0.9, recipe["beta2"])
-    steps = recipe["epochs"] * -(-len(images) // recipe["batch_size"])
-    scheduler = train.one_cycle(optimizer, recipe["lr"], steps) if recipe["onecycle"] else None
+    optimizer = optim.Adam(model.parameters(), recipe["lr"], betas=(0.9, recipe["beta2"]))
+    batches = -(-len(images) // recipe["batch_size"])
+    rate = optim.SCHEDULES[recipe["schedule"]]
     bfloat16 = machine.find_precision("auto", images.device) == "bfloat16"
     step = train.make_step(model, optimizer, images, bfloat16)
 
+    def schedule(step):
+        optimizer.lr = rate(recipe["lr"], step, recipe["epochs"] * batches)
+
     def after_batch(batch, losses):
-        if scheduler:
-            scheduler.step()
+        schedule((epoch - 1) * batches + batch + 1)
         if recipe["average"]:
             averaged.update_parameters(model)
 
+    schedule(0)
     for epoch in range(1, recipe["epochs"] + 1):
         noise = train.epoch_noise(seed, epoch, len(images), model.latent_dim)
         train.train_epoch(step, *noise, recipe["batch_size"], after_batch=after_batch)

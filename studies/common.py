@@ -6,6 +6,7 @@ import contextlib
 import csv
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -59,9 +60,13 @@ def measured(flags, runs):
         shared | run | (QUICK if flags.quick else {}) | {"results_dir": str(folder)}
         for run, folder in zip(runs, folders, strict=True)
     ]
-    with concurrent.futures.ProcessPoolExecutor(
-        len(os.sched_getaffinity(0)), multiprocessing.get_context("forkserver")
-    ) as pool:
+    pool = concurrent.futures.ProcessPoolExecutor(
+        max_workers=len(os.sched_getaffinity(0)),
+        mp_context=multiprocessing.get_context("forkserver"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_DFL),  # Ctrl-C ends them without a word: this process has one
+    )
+    with pool:
         rows = pool.map(measure, given, [QUICK_SAMPLES if flags.quick else SAMPLES] * len(runs))
         return [run | row for run, row in zip(runs, rows, strict=True)]
 
@@ -82,7 +87,11 @@ def measure(given, k):
     *_, z, mu = train.evaluate(model, dataset.test_images)
     with torch.no_grad():
         train_mu = torch.cat([model.encode(data.pixels(images))[0] for images in dataset.train_images.split(1000)])
-        draws = model.prior.sample(len(z), train.generator(0))
+        mean, deviation = train.moments(
+            model.prior
+        )  # a learned prior's scale is its own: distances are in its deviations
+        draws = (model.prior.sample(len(z), train.generator(0)) - mean) / deviation
+        z = (z - mean) / deviation
     log_p, _ = train.likelihood(model, dataset, dataset.test_images[::EVERY], k)
     return {
         "epoch": best["epoch"],
@@ -136,3 +145,6 @@ def run(study):
         study()
     except (UserError, OSError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
