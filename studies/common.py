@@ -87,9 +87,8 @@ def measure(given, k):
     *_, z, mu = train.evaluate(model, dataset.test_images)
     with torch.no_grad():
         train_mu = torch.cat([model.encode(data.pixels(images))[0] for images in dataset.train_images.split(1000)])
-        mean, deviation = train.moments(
-            model.prior
-        )  # a learned prior's scale is its own: distances are in its deviations
+        # Distances are in the prior's deviations, as a learned one has a scale of its own.
+        mean, deviation = train.moments(model.prior)
         draws = (model.prior.sample(len(z), train.generator(0)) - mean) / deviation
         z = (z - mean) / deviation
     log_p, _ = train.likelihood(model, dataset, dataset.test_images[::EVERY], k)

@@ -16,9 +16,8 @@ from model import MMD_SCALES, VAE
 
 RECIPE = {"epochs": 50, "lr": 4e-3}
 MODELS = {
-    "VAE": {"divergence": "kl", "divergence_weight": 1.0},
-    "WAE, 10 MMD": {"divergence": "mmd", "divergence_weight": 10.0},
-    "WAE, 100 MMD": {"divergence": "mmd", "divergence_weight": 100.0},
+    "VAE, BCE + KLD": {"divergence": "kl", "divergence_weight": 1.0},
+    "WAE, BCE + 10 MMD": {"divergence": "mmd", "divergence_weight": 10.0},
 }
 SHIFTS, CELL = np.linspace(0, 6, 121), 0.01
 COLORS = {"KL": "#c4483d", "JS": "#2a7fb8", "TV": "#4a9a5b", "W1": "#20303f", "MMD": "#b07aa1"}
@@ -124,7 +123,7 @@ def sliding_figure(rows):
 @torch.no_grad()
 def models_figure(rows, dataset):
     """The figure: for each row's model the means of the test digits, above decoded draws of N(0, I)."""
-    figure = common.figure(1130, 690)
+    figure = common.figure(1000, 690)
     axes = figure.subplots(2, len(rows), height_ratios=(3, 2))
     for above, below, (name, row) in zip(*axes, rows.items(), strict=True):
         model = VAE.load(row["best"])
@@ -135,7 +134,7 @@ def models_figure(rows, dataset):
         for radius in (1, 2, 3):
             above.add_patch(Circle((0, 0), radius, fill=False, color="#20303f", linewidth=0.6))
         above.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
-        above.set_title(f"{name}: BCE {row['bce']:.2f}", fontsize=11)
+        above.set_title(name, fontsize=11)
         images = model.sample(60, train.generator(1)).view(6, 10, 28, 28)
         below.imshow(1 - images.permute(0, 2, 1, 3).reshape(168, 280), cmap="gray", vmin=0, vmax=1)
         below.axis("off")

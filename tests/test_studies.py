@@ -20,7 +20,7 @@ def results(tmp_path_factory):
     ("study", "tables", "pictures"),
     [
         ("prior", {"prior.csv": 3}, ["prior.png"]),
-        ("divergence", {"divergence.csv": 3, "sliding.csv": 242}, ["divergence.png", "sliding.png"]),
+        ("divergence", {"divergence.csv": 2, "sliding.csv": 242}, ["divergence.png", "sliding.png"]),
         ("latent_dim", {"latent_dim.csv": 12}, ["latent_dim.png", "latent_dim_samples.png"]),
     ],
 )
