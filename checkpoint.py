@@ -18,7 +18,7 @@ from errors import UserError
 
 FILES = (  # in the order in which a run that is replaced loses them: a kill in between leaves what is still recognised
     *("checkpoint.pt", "best.pt", "metrics.csv"),
-    *("loss.png", "latent.gif", "manifold.png", "samples.png", "config.json"),
+    *("loss.png", "latent.gif", "manifold.png", "samples.png", "explorer.html", "config.json"),
 )
 FRAMES = ("reconstruction", "latent")
 LOSSES = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total")
@@ -107,7 +107,7 @@ def frame(folder, kind, epoch):
 
 def written(folder):
     """The paths in the directory that have the names of a run's files, and of what a kill left half-written of them."""
-    pattern = re.compile(r"epoch_\d{3,}\.png|\.epoch_\d{3,}\.png\.part")
+    pattern = re.compile(r"epoch_\d{3,}\.(png|npy)|\.epoch_\d{3,}\.(png|npy)\.part")
     frames = [path for kind in FRAMES for path in (folder / kind).glob("*") if pattern.fullmatch(path.name)]
     *first, last = (folder / name for name in FILES)
     paths = [*first, *frames, *(partial(folder / name) for name in FILES), last]

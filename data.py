@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from errors import UserError
 
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # torchvision's names
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
 IMAGE_MAGIC, LABEL_MAGIC = 2051, 2049  # http://yann.lecun.com/exdb/mnist: unsigned bytes in three dimensions, in one
 PROBE_SECONDS, STALL_SECONDS = 5, 10
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import checkpoint
 import data
+import explorer
 import machine
 import optim
 import utils
@@ -28,7 +29,6 @@ import yardsticks
 from errors import UserError
 from model import DIVERGENCES, VAE, log_normal
 
-TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
 EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
 EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
 # What the estimate of log p(x) at a run's end may cost, in multiplications of the decoder: 3 s on two cores; and the
@@ -360,7 +360,7 @@ def weighted(config):
 def headline(config, epoch, kind="epoch"):
     """A picture's title: dataset, epoch, and the test set's losses."""
     return (
-        f"{TITLES[config['dataset']]}, {kind} {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + {weighted(config)} "
+        f"{data.TITLES[config['dataset']]}, {kind} {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + {weighted(config)} "
         f"{epoch['test_total'] - epoch['test_bce']:.2f} = {epoch['test_total']:.2f} nats per test image"
     )
 
@@ -375,6 +375,8 @@ def draw(folder, config, dataset, model, history, z, mu):
         reconstructions = model.decode(z[one_per_class].to(dataset.test_images.device)).sigmoid().cpu().numpy()
     picture = utils.reconstruction(images, reconstructions, title)
     checkpoint.write(checkpoint.frame(folder, "reconstruction", epoch), picture)
+    if model.latent_dim == 2:
+        explorer.remember(folder, epoch, mu.numpy(), labels)
     mean, deviation = moments(model.prior)
     axis = "z" if config["prior"] == "normal" else "standardised z"
     z, mu = (((points - mean) / deviation).numpy() for points in (z, mu))
@@ -405,11 +407,16 @@ def finish(folder, config, dataset, history):
     checkpoint.write(folder / "latent.gif", utils.gif([path for path in frames if path.exists()]))
     with torch.no_grad():
         images = model.decode(manifold(model, dataset.test_images.cpu())).sigmoid().numpy()
-    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: {MANIFOLDS.get(model.latent_dim, MANIFOLDS[3])}"
+    which = f"{data.TITLES[config['dataset']]}, best epoch {best['epoch']}"
+    title = f"{which}: {MANIFOLDS.get(model.latent_dim, MANIFOLDS[3])}"
     checkpoint.write(folder / "manifold.png", utils.image_grid(images, MANIFOLD_SIDE, title))
     images = model.sample(64, generator(config["seed"])).numpy()
-    title = f"{TITLES[config['dataset']]}, best epoch {best['epoch']}: decoded draws of z ~ {DRAWS[config['prior']]}"
+    title = f"{which}: decoded draws of z ~ {DRAWS[config['prior']]}"
     checkpoint.write(folder / "samples.png", utils.image_grid(images, 8, title))
+    page = "no explorer.html, as that needs two latent dimensions"
+    if model.latent_dim == 2:
+        explorer.write(folder, config, dataset, history)
+        page = f"the latent space to walk in: {folder / 'explorer.html'}"
     model.to(dataset.test_images.device)
     cost = len(dataset.test_images) * sum(p.numel() for p in model.decoder.parameters())
     k = int(min(MOST_SAMPLES, max(1, LIKELIHOOD_BUDGET // cost)))
@@ -417,10 +424,10 @@ def finish(folder, config, dataset, history):
     by = f" of N(mu, {width:.2g}^2 I), its width fitted on training images" if width else ""
     print(
         f"====> log p(x) at the best epoch: {log_p:.4f} nats per test image, by importance sampling, k = {k}{by}\n"
-        f"====> Best epoch: {best['epoch']} of {len(history)} on {TITLES[config['dataset']]}, test set "
+        f"====> Best epoch: {best['epoch']} of {len(history)} on {data.TITLES[config['dataset']]}, test set "
         f"{spoken(best, model.divergence.label)}\n"
         f"Pictures are in {folder}: loss.png, latent.gif, manifold.png, samples.png, reconstruction/, latent/; "
-        f"the best weights in {folder / 'best.pt'}"
+        f"the best weights in {folder / 'best.pt'}; {page}"
     )
 
 

@@ -27,7 +27,9 @@ def test_a_run_writes_the_files_of_the_contract(run):
     files = {str(path) for path in contents(run[0])}
     frames = {f"{kind}/epoch_{epoch:03d}.png" for kind in ("reconstruction", "latent") for epoch in (1, 2, 3)}
     pictures = {"loss.png", "latent.gif", "manifold.png", "samples.png"}
-    assert files - {".lock"} == {"config.json", "metrics.csv", "best.pt", "checkpoint.pt"} | pictures | frames
+    others = {"config.json", "metrics.csv", "best.pt", "checkpoint.pt", "explorer.html"}
+    others |= {f"latent/epoch_{epoch:03d}.npy" for epoch in (1, 2, 3)}
+    assert files - {".lock"} == others | pictures | frames
     for name in frames | pictures:
         assert imageio.imread(run[0] / name).std() > 5, f"{name} is blank"
 
