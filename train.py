@@ -31,9 +31,9 @@ from model import DIVERGENCES, VAE, log_normal
 
 EVALUATION_SEED = 0  # no flag: every figure ever reported is measured with the same noise
 EVALUATION_CHUNK = 500  # images at a time, so that their activations stay in the cache
-# What the estimate of log p(x) at a run's end may cost, in multiplications of the decoder: 3 s on two cores; and the
-# samples an image beyond which it would hardly change.
-LIKELIHOOD_BUDGET, MOST_SAMPLES = 6e10, 500
+# What the estimate of log p(x) at a run's end may cost, in multiplications, 3 s on two cores; how many of them the BCE
+# of a pixel is worth; and the samples an image beyond which the estimate would hardly change.
+LIKELIHOOD_BUDGET, PIXEL_COST, MOST_SAMPLES = 6e10, 200, 500
 PROPOSAL_IMAGES = 1000
 MANIFOLD_SIDE = 20
 MANIFOLDS = {
@@ -78,9 +78,11 @@ def make_step(net, optimizer, images, bfloat16=False, world_size=1, weight=1.0):
     processes, n; it minimises the batch's mean of BCE + weight * divergence.
     """
 
+    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16)
+
     def step(index, eps, n):
         x = data.pixels(images.index_select(0, index))
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        with autocast:
             bce, divergence, *_ = net(x, eps)
         bce, divergence = bce.sum(), divergence.sum()
         optimizer.zero_grad()
@@ -418,8 +420,7 @@ def finish(folder, config, dataset, history):
         explorer.write(folder, config, dataset, history)
         page = f"the latent space to walk in: {folder / 'explorer.html'}"
     model.to(dataset.test_images.device)
-    cost = len(dataset.test_images) * sum(p.numel() for p in model.decoder.parameters())
-    k = int(min(MOST_SAMPLES, max(1, LIKELIHOOD_BUDGET // cost)))
+    k = affordable_samples(model, len(dataset.test_images))
     log_p, width = likelihood(model, dataset, dataset.test_images, k)
     by = f" of N(mu, {width:.2g}^2 I), its width fitted on training images" if width else ""
     print(
@@ -429,6 +430,12 @@ def finish(folder, config, dataset, history):
         f"Pictures are in {folder}: loss.png, latent.gif, manifold.png, samples.png, reconstruction/, latent/; "
         f"the best weights in {folder / 'best.pt'}; {page}"
     )
+
+
+def affordable_samples(model, n):
+    """The samples an image, k, with which log p(x) of n images costs at most 3 s on two cores."""
+    cost = sum(p.numel() for p in model.decoder.parameters()) + PIXEL_COST * model.image_dim
+    return min(MOST_SAMPLES, max(1, int(LIKELIHOOD_BUDGET // (n * cost))))
 
 
 def likelihood(model, dataset, images, k):

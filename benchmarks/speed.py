@@ -39,7 +39,8 @@ def conventional(data_dir):
     def epoch():
         for images, _ in loader:
             x = images.view(-1, 784)
-            logits, mu, logvar = model(x)
+            mu, logvar = model.encode(x)
+            logits = model.decode(model.reparameterize(mu, logvar))
             bce = F.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
             kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
             optimizer.zero_grad()
@@ -209,6 +210,7 @@ def around(data_dir, rounds):
 
     import checkpoint
     import data
+    import explorer
     import train
 
     folder = Path(tempfile.mkdtemp())
@@ -235,7 +237,10 @@ def around(data_dir, rounds):
         timed("start: imports", subprocess.run, [sys.executable, "-c", "import train"])
         timed("start: data", data.load, "mnist", data_dir)
         with contextlib.redirect_stdout(None):
-            timed("end: GIF, manifold, samples, log p(x)", train.finish, folder, config, dataset, history)
+            timed("end: all of it", train.finish, folder, config, dataset, history)
+        timed("end: explorer.html", explorer.write, folder, config, dataset, history)
+        k = train.affordable_samples(model, len(dataset.test_images))
+        timed(f"end: log p(x), k = {k}", train.likelihood, model, dataset, dataset.test_images, k)
     shutil.rmtree(folder)
     print("\n| beside training | median ms |\n|---|---|")
     for name, values in seconds.items():

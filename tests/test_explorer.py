@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,7 @@ def browser(tmp_path_factory):
 def page(browser, run):
     """The page just opened; afterwards the console must be empty, and nothing may have been asked of a network."""
     resized(browser, 1440, 900)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     browser.get("about:blank")
     browser.get_log("performance")  # forgets what Chromium's own first page asked for
     browser.get((run / "explorer.html").as_uri())
@@ -214,13 +216,39 @@ def test_zoom_pan_backdrop_and_interpolation_by_mouse(page):
     assert page.find_element(By.ID, "strip").is_displayed()
 
 
+def test_a_finger_decodes_and_two_zoom(page):
+    element, half = page.find_element(By.ID, "map"), state(page, "state.view.half")
+    centre = {axis: element.rect[axis] + element.rect[side] / 2 for axis, side in (("x", "width"), ("y", "height"))}
+
+    def touch(kind, *offsets):
+        points = [{"x": centre["x"] + dx, "y": centre["y"] + dy, "id": i} for i, (dx, dy) in enumerate(offsets)]
+        page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (0, 0))
+    touch("touchMove", (60, -40))
+    until(page, "explorer.state.z[0] > 0.2")
+    assert state(page, "state.z[1]") > 0.1 and state(page, "state.view.center") == [0, 0]
+    touch("touchEnd")
+    touch("touchStart", (-50, 0), (50, 0))
+    touch("touchMove", (-100, 0), (100, 0))
+    touch("touchEnd")
+    until(page, f"explorer.state.view.half < {0.7 * half}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(390, 844), (1600, 1000)], ids=["phone", "wide"])
-def test_it_fits_a_screen(page, size):
+def test_it_fits_a_screen(page, size, scheme):
     resized(page, *size)
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
     assert page.execute_script("return document.documentElement.scrollWidth") <= size[0]
     assert page.find_element(By.ID, "map").size["width"] > 0.45 * size[0]
     for card in page.find_elements(By.CSS_SELECTOR, ".card"):
         assert page.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", card)
+    shot = imageio.imread(page.get_screenshot_as_png(), extension=".png")[..., :3]
+    assert shot.shape[:2] == size[::-1] and shot.std() > 5, "the screenshot is blank"
+    assert (np.median(shot) > 128) == (scheme == "light")
 
 
 def test_the_command_writes_the_same_page_again(run, capsys):

@@ -338,8 +338,8 @@ def test_a_damaged_file_is_refused_and_left_alone(run, tmp_path, name, damage):
         *((("config", name), "other") for name in ("prior", "divergence")),
         *((("config", "hidden_dims"), value) for value in (16, [0], [], ["x"])),
         *((("config", "seed"), -1), (("config", "lr"), float("nan")), (("config", "dataset"), "../x")),
-        *((("epoch",), 7), (("optimizer",), {}), (("optimizer", 0), {}), (("model",), None)),
-        (("optimizer", 0, "exp_avg"), torch.zeros(1)),
+        *((("epoch",), 7), (("optimizer",), {}), (("optimizer", "first"), []), (("model",), None)),
+        *((("optimizer", "steps"), None), (("optimizer", "second", 0), torch.zeros(1))),
     ],
     ids=str,
 )
