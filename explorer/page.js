@@ -122,8 +122,8 @@ function redraw() {
 function drawMap() {
   const context = fitted(map);
   if (state.backdrop) drawBackdrop(context);
-  drawContours(context);
   drawPoints(context);
+  drawContours(context);
   if (state.ends.length) drawLine(context);
   if (state.selected !== null) {
     const x = pixelsOf(state.selected);
@@ -144,16 +144,18 @@ function drawMap() {
 /** The prior's 1, 2 and 3 sigma, of each component. */
 function drawContours(context) {
   const many = model.components.length > 1;
-  context.strokeStyle = soft;
-  context.fillStyle = soft;
-  context.font = "11px system-ui, sans-serif";
+  context.font = "12px system-ui, sans-serif";
+  context.fillStyle = ink;
   for (const { mu, sigma } of model.components) {
     for (const radius of many ? [1] : [1, 2, 3]) {
       ellipse(context, mu, sigma.map((s) => radius * s));
-      context.lineWidth = 1;
+      [context.strokeStyle, context.lineWidth] = [soft, 1];
       context.stroke();
-      const [px, py] = toScreen([mu[0], mu[1] + radius * sigma[1]]);
-      if (!many) context.fillText(`${radius}\u03c3`, px + 3, py - 3);
+      if (many) continue;
+      const [px, py] = toScreen([mu[0], mu[1] - radius * sigma[1]]);
+      [context.strokeStyle, context.lineWidth] = [card, 3]; // a halo, so that the points do not hide the label
+      context.strokeText(`${radius}\u03c3`, px - 8, py + 4);
+      context.fillText(`${radius}\u03c3`, px - 8, py + 4);
     }
   }
 }

@@ -107,9 +107,10 @@ def sliding_figure(rows):
             if np.isinf(values).any():
                 value.plot([], [], color=color, label=f"{name}: infinite at any shift")
                 continue
-            value.plot(SHIFTS, values, color=color, label=name + "²" * (name == "MMD"))
+            style = {"color": color, "linestyle": "--" if name == "W1" else "-"}  # over TV, which it equals at first
+            value.plot(SHIFTS, values, label=name + "²" * (name == "MMD"), **style)
             slopes = np.diff(values) / np.diff(SHIFTS)
-            slope.plot((SHIFTS[1:] + SHIFTS[:-1]) / 2, np.where(slopes > 1e-6, slopes, np.nan), color=color)
+            slope.plot((SHIFTS[1:] + SHIFTS[:-1]) / 2, np.where(slopes > 1e-6, slopes, np.nan), **style)
         value.set_title(title, fontsize=11)
         value.legend(frameon=False, fontsize=9, loc="lower right")
         value.set(ylim=(0.01, 30), ylabel="discrepancy")
