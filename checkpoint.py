@@ -14,7 +14,10 @@ from pathlib import Path
 import filelock
 import torch
 
+from data import TITLES
 from errors import UserError
+from model import DIVERGENCES, PRIORS
+from optim import SCHEDULES
 
 FILES = (  # in the order in which a run that is replaced loses them: a kill in between leaves what is still recognised
     *("checkpoint.pt", "best.pt", "metrics.csv"),
@@ -66,10 +69,21 @@ def write(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+        if os.name == "posix":  # elsewhere a directory cannot be opened
+            sync_directory(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def sync_directory(folder):
+    """Make renames in a folder last, in their order, through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def serialized(saved):
@@ -184,12 +198,12 @@ def is_valid(config):
     return (
         all(type(count) is int and count > 0 for count in counts)
         and (type(config["seed"]) is int and 0 <= config["seed"] < 2**63)
-        and all(type(config[flag]) is float and 0 < config[flag] < math.inf for flag in ("lr", "divergence_weight"))
-        and config["schedule"] in ("constant", "onecycle")
-        and config["dataset"] in ("mnist", "fashion_mnist", "digits")
+        and all(type(config[flag]) is float and 0 < config[flag] <= 3.4e38 for flag in ("lr", "divergence_weight"))
+        and config["schedule"] in SCHEDULES
+        and config["dataset"] in TITLES
         and config["precision"] in ("float32", "bfloat16")
-        and config["prior"] in ("normal", "mixture", "vamp")
-        and config["divergence"] in ("kl", "mmd")
+        and config["prior"] in PRIORS
+        and config["divergence"] in DIVERGENCES
     )
 
 
@@ -211,7 +225,7 @@ def check_replaceable(folder):
                 f"{ways_out}"
             )
         return
-    paths = written(folder)
+    paths = [path for path in written(folder) if path.suffix != ".part"]
     try:
         ours = "latent_dim" in json.loads((folder / "config.json").read_bytes())
     except (FileNotFoundError, ValueError, TypeError):

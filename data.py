@@ -59,7 +59,9 @@ def load(name, data_dir, download=True):
     sets = [(raw / f"{prefix}-images-idx3-ubyte", raw / f"{prefix}-labels-idx1-ubyte") for prefix in ("train", "t10k")]
     missing = [path for pair in sets for path in pair if not path.exists()]
     if missing and not download:
-        raise Unavailable(f"{missing[0]} is missing on the machine of another than the first process: put it there")
+        raise Unavailable(
+            f"{missing[0]} is missing on {socket.gethostname()}: put it there, or name another --data_dir"
+        )
     if missing:
         _download(name, data_dir, missing[0])
     return Dataset(name, *(tensor for pair in sets for tensor in _images_and_labels(*pair)))

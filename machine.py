@@ -79,7 +79,7 @@ def explained():
         text = str(error).lower()
         no_memory = ("not enough memory", "out of memory", "can't allocate memory")
         if isinstance(error, MemoryError) or any(words in text for words in no_memory):
-            sizes = "--hidden_dims, --latent_dim or --batch_size"
+            sizes = "--hidden_dims, --latent_dim, --batch_size or --prior_components"
             raise UserError(f"not enough memory for this network and batch: lower {sizes}") from error
         if isinstance(error, dist.DistError) or any(word in text for word in ("gloo", "nccl", "tcpstore")):
             rank = os.environ.get("RANK", 0)

@@ -54,8 +54,8 @@ def seed(text):
 
 
 def rate(text):
-    """A positive, finite number."""
-    return number(float, text, sys.float_info.min, sys.float_info.max, "a positive, finite number")
+    """A positive number that float32, in which it is used, can hold."""
+    return number(float, text, sys.float_info.min, 3.4e38, "a positive, finite number")
 
 
 def folder(text):

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-import checkpoint
 from errors import UserError
 
 MMD_SCALES = (0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -47,10 +46,10 @@ def bce(logits, x):
     """BCE = -log p(x|z), summed over the pixels: the reconstruction term (Bernoulli decoder, appendix C.1, eq. 11).
 
     Args:
-        logits: (N, 784), the decoder's output before the sigmoid; bfloat16 is brought to x's type first.
-        x: (N, 784), pixels in [0, 1]. They are targets, not samples: grey ones keep BCE above zero even when perfect.
+        logits: (..., 784), the decoder's output before the sigmoid; bfloat16 is brought to x's type first.
+        x: (..., 784), pixels in [0, 1]. They are targets, not samples: grey ones keep BCE above zero even when perfect.
 
-    Returns: (N,), nats per image.
+    Returns: (...), nats per image.
     """
     return _BernoulliNLL.apply(logits, x)
 
@@ -160,7 +159,8 @@ def mmd(z, other):
     def within(a):
         return (kernel(a, a).sum() - len(MMD_SCALES) * len(a)) / max(len(a) * (len(a) - 1), 1)
 
-    return within(z) + within(other) - 2 * kernel(z, other).mean()
+    with torch.autocast(z.device.type, enabled=False):  # bfloat16 would blur small distances
+        return within(z) + within(other) - 2 * kernel(z, other).mean()
 
 
 class Divergence(NamedTuple):
@@ -264,6 +264,8 @@ class VAE(nn.Module):
         Raises:
             UserError: the file is damaged or not a best.pt. OSError: it cannot be read.
         """
+        import checkpoint  # here, because it imports this module
+
         saved = checkpoint.read(path)
         try:
             with torch.device("meta"):  # no memory is taken before the shapes are known to agree

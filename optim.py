@@ -83,6 +83,7 @@ def one_cycle(lr, step, steps):
 
     It is that of torch.optim.lr_scheduler.OneCycleLR with linear phases (Smith & Topin, 2017).
     """
+    step = min(step, steps - 1)  # the one after the last is asked for, though not taken
     steps = max(steps, 3)  # two up and one down, or there is nothing to divide by
     peak = max(0.1 * steps, 2) - 1
     if step <= peak:

@@ -207,6 +207,11 @@ def run(given, defaults, received=()):
         if not writes:
             dataset = data.load(config["dataset"], config["data_dir"], download=False)
         dataset = dataset.to(device)
+        last_batch = len(dataset.train_images) % config["batch_size"]
+        if not DIVERGENCES[config["divergence"]].stochastic and 1 in (config["batch_size"], last_batch):
+            raise UserError(
+                "--divergence mmd compares a batch's images, and one has a single image: change --batch_size"
+            )
 
         model, optimizer, history = build(config, device, saved)
         description = json.dumps(describe(config, dataset, model, device, world), indent=2) + "\n"
@@ -406,7 +411,9 @@ def finish(folder, config, dataset, history):
     """Write the pictures of the whole run and of its best epoch, and print the summary."""
     best, model = checkpoint.best_of(history), VAE.load(folder / "best.pt")
     frames = [checkpoint.frame(folder, "latent", epoch["epoch"]) for epoch in history]
-    checkpoint.write(folder / "latent.gif", utils.gif([path for path in frames if path.exists()]))
+    frames = [path for path in frames if path.exists()]  # a user may have thinned them out
+    if frames:
+        checkpoint.write(folder / "latent.gif", utils.gif(frames))
     with torch.no_grad():
         images = model.decode(manifold(model, dataset.test_images.cpu())).sigmoid().numpy()
     which = f"{data.TITLES[config['dataset']]}, best epoch {best['epoch']}"
@@ -433,7 +440,7 @@ def finish(folder, config, dataset, history):
 
 
 def affordable_samples(model, n):
-    """The samples an image, k, with which log p(x) of n images costs at most 3 s on two cores."""
+    """The samples an image, k, with which log p(x) of n images costs about 3 s on two cores, or less."""
     cost = sum(p.numel() for p in model.decoder.parameters()) + PIXEL_COST * model.image_dim
     return min(MOST_SAMPLES, max(1, int(LIKELIHOOD_BUDGET // (n * cost))))
 
@@ -442,9 +449,9 @@ def likelihood(model, dataset, images, k):
     """The mean log p(x) of images (N, 784) uint8, in nats, and the width of the proposal if that had to be fitted."""
     width = None
     if not model.divergence.stochastic:
-        width = yardsticks.proposal_width(model, dataset.train_images[:PROPOSAL_IMAGES], generator(EVALUATION_SEED))
+        width = yardsticks.proposal_width(model, dataset.train_images[:PROPOSAL_IMAGES], EVALUATION_SEED)
     log_p = yardsticks.log_likelihood(model, images, k, generator(EVALUATION_SEED), width)
-    return log_p.double().mean().item(), width
+    return log_p.cpu().double().mean().item(), width
 
 
 @torch.no_grad()

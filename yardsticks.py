@@ -44,9 +44,16 @@ def log_likelihood(model, images, k, generator, width=None):
     return torch.cat(results)
 
 
-def proposal_width(model, images, generator):
-    """The width of WIDTHS whose N(mu, width^2 I) gives the highest bound on log p(x) of training images (N, 784)."""
-    return max(WIDTHS.tolist(), key=lambda s: log_likelihood(model, images, 1, generator, s).mean().item())
+def proposal_width(model, images, seed):
+    """The width of WIDTHS whose N(mu, width^2 I) gives the highest bound on log p(x) of training images (N, 784).
+
+    Each is tried with the same noise, of a generator with that seed.
+    """
+
+    def bound(width):
+        return log_likelihood(model, images, 1, torch.Generator().manual_seed(seed), width).mean().item()
+
+    return max(WIDTHS.tolist(), key=bound)
 
 
 def active_units(mu):

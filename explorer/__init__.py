@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import data
 from errors import UserError
 from model import DIVERGENCES, VAE
 
+NETWORK = ("latent_dim", "hidden_dims", "prior", "prior_components", "divergence")
 PARTS = Path(__file__).parent
 DIGITS_A_CLASS = 200
 MOST_FRAMES = 100  # of the film: a megabyte
@@ -56,10 +58,12 @@ def write(folder, config, dataset, history):
     Raises:
         UserError: best.pt is not of the run's network. OSError: a file cannot be read or written.
     """
-    model = VAE.load(folder / "best.pt")
-    differing = [flag for flag in ("latent_dim", "hidden_dims") if model.network[flag] != config[flag]]
+    model, best = VAE.load(folder / "best.pt"), checkpoint.best_of(history)["epoch"]
+    differing = [flag for flag in NETWORK if model.network[flag] != config[flag]]
     if differing:
         raise UserError(f"{folder / 'best.pt'} is of another network than config.json: its {' and '.join(differing)}")
+    if checkpoint.read(folder / "best.pt").get("epoch") != best:
+        raise UserError(f"{folder / 'best.pt'} is not of epoch {best}, the best: let the run end, or --resume it")
     if model.latent_dim != 2:
         raise UserError(f"the page needs a run of --latent_dim 2, and {folder} has {model.latent_dim} dimensions")
     rows = shown(dataset.test_labels.cpu().numpy())
@@ -75,7 +79,6 @@ def write(folder, config, dataset, history):
         "decoder": [2, *reversed(config["hidden_dims"]), 784],
         "weights": packed(np.concatenate([p.detach().numpy().ravel() for p in network(model)])),
         "prior": prior,
-        "learnedPrior": config["prior"] != "normal",
         "stochastic": divergence.stochastic,
         "divergence": divergence.label,
         "divergenceWeight": config["divergence_weight"],
@@ -85,7 +88,7 @@ def write(folder, config, dataset, history):
         "means": packed(means),
         "film": {"epochs": epochs, "means": packed(film(folder, epochs, len(rows)))},
         "losses": [[epoch[f"test_{name}"] for name in ("bce", "divergence", "total")] for epoch in history],
-        "best": checkpoint.best_of(history)["epoch"],
+        "best": best,
     }
     checkpoint.write(folder / "explorer.html", page(content).encode())
 
@@ -101,8 +104,11 @@ def film(folder, epochs, n):
     for i, epoch in enumerate(epochs):
         path = frame(folder, epoch)
         try:
-            means[i] = np.load(path)
-        except (ValueError, EOFError) as error:
+            loaded = np.load(path)
+            if loaded.shape != (n, 2):
+                raise ValueError(f"of shape {loaded.shape}")
+            means[i] = loaded
+        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged: delete it, and the film goes without this epoch") from error
     return means
 

@@ -27,7 +27,7 @@ def write(folder, data_dir=None):
         raise UserError(f"{folder} does not hold a run of this program") from error
     if not isinstance(config, dict) or not checkpoint.is_valid(config) or not checkpoint.is_history(history):
         raise UserError(f"{folder} does not hold a run of this program")
-    dataset = data.load(config["dataset"], data_dir or config.get("data_dir", "data"))
+    dataset = data.load(config["dataset"], data_dir or config.get("data_dir", "data"), download=False)
     explorer.write(folder, config, dataset, history)
 
 

@@ -20,6 +20,7 @@ const state = {
   z: [0, 0],
   hidden: new Set(),
   selected: null, // the number of a test digit
+  posterior: null, // its q(z|x)
   drawn: null, // q(z|x) of the user's digit
   ends: [], // of the line to interpolate along
   picking: false,
@@ -73,13 +74,13 @@ function pan(dx, dy) {
 
 // Drawing.
 
-let colors, ink, soft, line, accent, card;
+let colors, ink, soft, accent, card;
 
 function readColors() {
   const style = getComputedStyle(document.documentElement);
   const value = (name) => style.getPropertyValue(name).trim();
   colors = Array.from({ length: 10 }, (_, i) => value(`--c${i}`));
-  [ink, soft, line, accent, card] = ["--ink", "--soft", "--line", "--accent", "--card"].map(value);
+  [ink, soft, accent, card] = ["--ink", "--soft", "--accent", "--card"].map(value);
 }
 
 /** A canvas's context, its bitmap fitted to its size on the screen. */
@@ -125,10 +126,7 @@ function drawMap() {
   drawPoints(context);
   drawContours(context);
   if (state.ends.length) drawLine(context);
-  if (state.selected !== null) {
-    const x = pixelsOf(state.selected);
-    drawPosterior(context, model.encode(x), colors[content.labels[state.selected]]);
-  }
+  if (state.selected !== null) drawPosterior(context, state.posterior, colors[content.labels[state.selected]]);
   if (state.drawn) drawPosterior(context, state.drawn, accent);
   const [px, py] = toScreen(state.z);
   context.strokeStyle = ink;
@@ -321,7 +319,7 @@ function select(i) {
   $("told").hidden = i === null;
   $("no-story").hidden = i !== null;
   if (i !== null) {
-    const x = pixelsOf(i), posterior = model.encode(x);
+    const x = pixelsOf(i), posterior = state.posterior = model.encode(x);
     showDigit($("input"), x);
     showDigit($("reconstruction"), model.decode(posterior.mu));
     const rows = [["class", content.labels[i]], ["\u03bc", pair(posterior.mu)]];
@@ -349,7 +347,6 @@ function mark(z) {
 function setPicking(on) {
   state.picking = on;
   if (on) state.ends = [];
-  $("interpolate").setAttribute("aria-pressed", on);
   $("interpolate").textContent = on ? "Now click two points" : "Pick two points to interpolate";
   redraw();
 }
@@ -386,7 +383,9 @@ function listenToMap() {
   const at = (event) => [event.offsetX, event.offsetY];
 
   map.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
     if (!down.size) [moved, pinched] = [0, false];
+    if (down.size) pinched = true;
     down.set(event.pointerId, at(event));
     map.setPointerCapture(event.pointerId);
     if (event.pointerType !== "mouse") setZ(toLatent(at(event)));
@@ -400,7 +399,6 @@ function listenToMap() {
       const apart = (where) => Math.hypot(where[0] - other[0], where[1] - other[1]);
       pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
       zoom(apart(now) / Math.max(1, apart(before)), [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2]);
-      pinched = true;
     } else if (event.pointerType === "mouse") {
       pan(now[0] - before[0], now[1] - before[1]);
     } else if (!pinched) {
@@ -409,10 +407,10 @@ function listenToMap() {
     down.set(event.pointerId, now);
   });
   map.addEventListener("pointerup", (event) => {
-    if (down.size === 1 && moved < 5) onClick(toLatent(at(event)));
+    if (down.size === 1 && down.has(event.pointerId) && moved < 5 && !pinched) onClick(toLatent(at(event)));
     down.delete(event.pointerId);
   });
-  map.addEventListener("pointercancel", (event) => down.delete(event.pointerId));
+  map.addEventListener("lostpointercapture", (event) => down.delete(event.pointerId)); // however the pointer went
   map.addEventListener("wheel", (event) => {
     event.preventDefault();
     zoom(Math.exp(-event.deltaY / 400), at(event));
@@ -445,7 +443,7 @@ function resetView() {
 
 function listenToPad() {
   const pad = $("pad"), context = pad.getContext("2d", { willReadFrequently: true });
-  let last = null, waiting = false;
+  let pointer = null, last = null, waiting = false;
 
   function clear() {
     context.fillStyle = "#fff";
@@ -484,11 +482,15 @@ function listenToPad() {
   }
 
   pad.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || pointer !== null) return;
     pad.setPointerCapture(event.pointerId);
-    last = null;
+    [pointer, last] = [event.pointerId, null];
     stroke(event);
   });
-  pad.addEventListener("pointermove", (event) => event.buttons && stroke(event));
+  pad.addEventListener("pointermove", (event) => event.pointerId === pointer && stroke(event));
+  pad.addEventListener("lostpointercapture", (event) => {
+    if (event.pointerId === pointer) pointer = null;
+  });
   $("clear").addEventListener("click", clear);
   clear();
 }
@@ -543,14 +545,14 @@ function setFrame(frame) {
 
 function listenToFilm() {
   const last = film.length - 1;
-  let timer = 0;
+  let timer = 0, begun = false;
 
   function play(on) {
     clearInterval(timer);
     $("play").textContent = on ? "Pause" : "Play";
-    $("play").setAttribute("aria-pressed", on);
     if (!on) return;
-    if (state.frame === null || state.frame === last) setFrame(0);
+    if (!begun || state.frame === last) setFrame(0);
+    begun = true;
     timer = setInterval(() => (state.frame < last ? setFrame(state.frame + 1) : play(false)), FRAME_MS);
   }
 
@@ -559,6 +561,7 @@ function listenToFilm() {
   $("epoch").disabled = $("play").disabled = last < 1;
   $("epoch").addEventListener("input", () => {
     play(false);
+    begun = true;
     setFrame(Number($("epoch").value));
   });
   $("play").addEventListener("click", () => play($("play").textContent === "Play"));

@@ -299,6 +299,8 @@ def test_what_does_not_go_with_the_mmd_is_refused(run, small_mnist, tmp_path):
     for process in processes:
         errors = process.communicate(timeout=60)[1]
         assert process.returncode == 1 and errors.count("\n") == 1 and "in one process" in errors, errors
+    code, errors = run("--divergence", "mmd", "--batch_size", 23)  # 300 images: the last batch has one
+    assert code == 1 and len(errors) == 1 and "--batch_size" in errors[0], errors
 
 
 def test_a_schedule_that_has_ended_cannot_be_extended(run):

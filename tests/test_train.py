@@ -11,7 +11,7 @@ import data
 import machine
 import optim
 import train
-from model import VAE
+from model import VAE, Mixture
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -185,6 +185,17 @@ def test_manifold_covers_the_prior(dataset, latent_dim):
     assert abs(z.mean()) < 1e-3 and 1.5 < z.norm(dim=1).max() < 3.5
     if latent_dim == 2:
         assert z[0, 0] < 0 < z[0, 1], "the first image is the plane's upper left"
+
+
+def test_quantiles_of_uniform_numbers_are_draws_of_the_prior():
+    prior = Mixture(2, 3)
+    prior.mu.data.copy_(torch.tensor([[-3.0, 0.0], [1.0, 2.0], [2.0, -1.0]]))
+    prior.logvar.data.normal_(generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        z = train.quantiles(prior, torch.rand(50_000, 2, generator=torch.Generator().manual_seed(0)))
+        draws = prior.sample(50_000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(z.mean(0), draws.mean(0), atol=0.05, rtol=0)
+    torch.testing.assert_close(z.T.cov(), draws.T.cov(), atol=0.15, rtol=0)
 
 
 def gradients_of(rank, size, port, images, order, eps, path):
