@@ -12,8 +12,8 @@ from model import PRIORS
 
 RECIPE = {"epochs": 30, "lr": 8e-3}
 NAMES = {"normal": "N(0, I)", "mixture": "mixture of 10 Gaussians", "vamp": "VampPrior, 10 pseudo-inputs"}
-SIGMAS = (3, 2, 1)  # the contours lie where the density has fallen as far as a Gaussian's at so many deviations
-EDGE, GRID = 3.5, 300
+SIGMAS = (3, 2, 1)  # a contour holds the share of the prior that N(0, I) has within so many deviations
+DRAWS, EDGE, GRID = 20_000, 4, 400
 
 
 @torch.no_grad()
@@ -27,9 +27,9 @@ def contours(rows, dataset):
         mean, deviation = train.moments(model.prior)
         mu = ((train.evaluate(model, dataset.test_images)[3] - mean) / deviation).numpy()
         density = model.prior.log_prob(grid * deviation + mean).view(GRID, GRID)
-        peak = density.max().item()
-        levels = [peak - sigma**2 / 2 for sigma in SIGMAS]
-        axes.contourf(axis, axis, density, [*levels, peak], colors=["#eef1f5", "#d9e0e8", "#bcc8d6"])
+        draws = model.prior.log_prob(model.prior.sample(DRAWS, train.generator(1)))
+        levels = draws.quantile(torch.exp(-torch.tensor(SIGMAS).square() / 2)).tolist()
+        axes.contourf(axis, axis, density, [*levels, density.max()], colors=["#eef1f5", "#d9e0e8", "#bcc8d6"])
         for digit, color in enumerate(utils.CLASS_COLORS):
             axes.plot(*mu[dataset.test_labels == digit].T, "s", ms=1.3, mew=0, color=color)
             axes.plot([], [], "o", color=color, label=str(digit))
