@@ -254,15 +254,21 @@ def run():
     parser.add_argument("--rounds", type=main.count, default=7)
     flags = parser.parse_args()
 
+    import torch
+
+    import machine
+
     contenders = {
         "conventional loop": (conventional, flags.data_dir),
-        "this project": (project, flags.data_dir),
-        "this project, compiled": (project, flags.data_dir, "auto", BATCH_SIZE, 1.0, True),
-        "this project, float32": (project, flags.data_dir, "float32"),
         "JAX scan, float32": (jax_scan, flags.data_dir),
-        "products alone, bfloat16": (products, flags.data_dir),
-        "products alone, float32": (products, flags.data_dir, "float32"),
     }
+    best = machine.find_precision("auto", torch.device("cpu"))
+    for precision in dict.fromkeys((best, "float32")):
+        contenders |= {
+            f"this project, {precision}": (project, flags.data_dir, precision),
+            f"this project, {precision}, compiled": (project, flags.data_dir, precision, BATCH_SIZE, 1.0, True),
+            f"products alone, {precision}": (products, flags.data_dir, precision),
+        }
     report(*race(contenders, flags.rounds), "conventional loop")
     around(flags.data_dir, flags.rounds)
 
