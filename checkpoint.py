@@ -19,7 +19,7 @@ from errors import UserError
 from model import DIVERGENCES, PRIORS
 from optim import SCHEDULES
 
-FILES = (  # in the order in which a run that is replaced loses them: a kill in between leaves what is still recognised
+FILES = (
     *("checkpoint.pt", "best.pt", "metrics.csv"),
     *("loss.png", "latent.gif", "manifold.png", "samples.png", "explorer.html", "config.json"),
 )
@@ -123,17 +123,28 @@ def written(folder):
     """The paths in the directory that have the names of a run's files, and of what a kill left half-written of them."""
     pattern = re.compile(r"epoch_\d{3,}\.(png|npy)|\.epoch_\d{3,}\.(png|npy)\.part")
     frames = [path for kind in FRAMES for path in (folder / kind).glob("*") if pattern.fullmatch(path.name)]
-    *first, last = (folder / name for name in FILES)
-    paths = [*first, *frames, *(partial(folder / name) for name in FILES), last]
+    paths = [*frames, *(place(folder / name) for place in (Path, partial) for name in FILES)]
     return [path for path in paths if path.exists()]
 
 
-def clear(folder):
-    """Remove what a run wrote, and nothing else. Returns whether there was a run."""
-    paths = written(folder)
-    for path in paths:
-        path.unlink()
-    return bool(paths)
+def inventory(folder):
+    """A run's files in the directory, and the inode of each, which is another once the file has been replaced."""
+    return {path: path.stat().st_ino for path in written(folder)}
+
+
+def clear(before):
+    """Remove those files of an `inventory` that have not been replaced since."""
+    for path, inode in before.items():
+        if path.exists() and path.stat().st_ino == inode:
+            path.unlink()
+
+
+def clear_beyond(folder, epoch):
+    """Remove the frames of later epochs: they are of a run that was being replaced when it was killed."""
+    for path in written(folder):
+        number = re.search(r"epoch_(\d+)", path.name)
+        if number and int(number[1]) > epoch:
+            path.unlink()
 
 
 def best_of(history):
@@ -173,9 +184,15 @@ def save(folder, config, model, optimizer, history):
 def mend(folder, config, model, history):
     """Bring best.pt and metrics.csv up to a checkpoint, with its model and history, that a kill left ahead of them."""
     path = folder / "best.pt"
-    if best_of(history) is history[-1] and not (path.exists() and read(path).get("epoch") == len(history)):
+    if best_of(history) is history[-1] and not (path.exists() and is_of(path, history[-1])):
         write_best(folder, config, model, history)
     write(folder / "metrics.csv", metrics_csv(history))
+
+
+def is_of(path, epoch):
+    """Whether the best.pt at a path is of an epoch, by all of its figures: another run's may have the same number."""
+    saved = read(path)
+    return all(type(saved.get(name)) is type(figure) and saved[name] == figure for name, figure in epoch.items())
 
 
 def write_best(folder, config, model, history):
@@ -251,7 +268,7 @@ def resumable(folder, given):
         if given.get(flag, config[flag]) != config[flag]
     ]
     if differences:
-        raise UserError(f"{path} is of another run: it has {'; '.join(differences)}. Leave these flags out")
+        raise UserError(f"{path} goes on only as it began, with {'; '.join(differences)}. Leave these flags out")
     epochs = given.get("epochs", config["epochs"])
     if epochs < len(history):
         raise UserError(f"the run in {folder} has finished {len(history)} epochs: give --epochs {len(history)} or more")
@@ -261,7 +278,7 @@ def resumable(folder, given):
             f"stretched to {epochs}; start a new run for that"
         )
     best, path = best_of(history), folder / "best.pt"
-    if best is not history[-1] and read(path).get("epoch") != best["epoch"]:
+    if best is not history[-1] and not is_of(path, best):
         raise UserError(f"{path} is not of epoch {best['epoch']}, this run's best")
     return saved
 

@@ -218,6 +218,11 @@ def run(given, defaults, received=()):
         if writes and saved:
             checkpoint.write(folder / "config.json", description.encode())
             checkpoint.mend(folder, config, model, history)
+            checkpoint.clear_beyond(folder, len(history))
+            if len(history) >= config["epochs"]:
+                print(
+                    f"All {len(history)} epochs are done: only their pictures are made again; more --epochs extend it"
+                )
         again = how_to_continue(given, world) if writes else ""
         fit(model, optimizer, history, dataset, config, folder, description, again, world, received)
         stop_if_asked(received, again and f"Interrupted before the last pictures; {again}")
@@ -332,12 +337,17 @@ def fit(model, optimizer, history, dataset, config, folder, description, again, 
                 f"{label} loss: {row['train_divergence']:.4f}, Total loss: {row['train_total']:.4f}\n"
                 f"====> Test set {spoken(row, label)}"
             )
-            if epoch == 1:  # only now, so that a run that fails at once costs nobody a finished one
-                if checkpoint.clear(folder):
-                    bar.write(f"Replaced the run that was in {folder}")
-                checkpoint.write(folder / "config.json", description.encode())
+            if epoch == 1:
+                before = checkpoint.inventory(folder)
+                if not before:  # by it the pictures are known to be of a run, should that be killed among them
+                    checkpoint.write(folder / "config.json", description.encode())
             draw(folder, config, dataset, model, history, z, mu)
             checkpoint.save(folder, config, model, optimizer, history)
+            if epoch == 1:  # only now: whatever goes wrong until here costs nobody the run that was in the folder
+                checkpoint.clear(before)
+                checkpoint.write(folder / "config.json", description.encode())
+                if before:
+                    bar.write(f"Replaced the run that was in {folder}")
 
 
 def figures(part, bce, divergence, config):
@@ -368,7 +378,8 @@ def headline(config, epoch, kind="epoch"):
     """A picture's title: dataset, epoch, and the test set's losses."""
     return (
         f"{data.TITLES[config['dataset']]}, {kind} {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + {weighted(config)} "
-        f"{epoch['test_total'] - epoch['test_bce']:.2f} = {epoch['test_total']:.2f} nats per test image"
+        f"{epoch['test_total'] - epoch['test_bce']:.2f} = {epoch['test_total']:.2f} "
+        f"{'nats ' * DIVERGENCES[config['divergence']].stochastic}per test image"
     )
 
 

@@ -7,14 +7,15 @@ import functools
 import io
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-CLASS_COLORS = colormaps["tab10"].colors
+# Paul Tol's muted scheme, safe for the colour-blind, and a tenth; explorer/page.css has the same.
+CLASS_COLORS = ("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99")
+CLASS_COLORS += ("#882255", "#999933", "#88ccee", "#aa4499", "#444444")
 TRAIN_COLOR, TEST_COLOR, BEST_COLOR = "#8c9aa8", "#1f4e79", "#d62728"
 CLASS_ROWS = np.linspace(-3.6, 3.6, 10)  # where a single latent dimension's classes lie
 PARTS = ("train", "test")
@@ -22,6 +23,7 @@ TERMS = ("bce", "divergence", "total")
 DPI = 100
 # Of a whole GIF, unless a frame would then last under 20 ms, the least that browsers show, or over 500.
 GIF_SECONDS = 10
+GIF_HOLD = 2000  # milliseconds more for the last frame
 
 
 def _figure(width, height):
@@ -184,9 +186,10 @@ def gif(paths):
     """A looping GIF of the pictures in the files `paths`, in their order. Raises OSError where one cannot be read."""
     # By Pillow itself: for frames that have their palette, imageio takes 20 times as long, or 200 MB more.
     duration = min(500, max(20, round(1000 * GIF_SECONDS / len(paths))))
+    durations = [duration] * (len(paths) - 1) + [duration + GIF_HOLD]
     frames = map(_opened, paths)
     buffer = io.BytesIO()
-    next(frames).save(buffer, "GIF", save_all=True, append_images=frames, duration=duration, loop=0, optimize=False)
+    next(frames).save(buffer, "GIF", save_all=True, append_images=frames, duration=durations, loop=0, optimize=False)
     return buffer.getvalue()
 
 

@@ -58,12 +58,14 @@ def write(folder, config, dataset, history):
     Raises:
         UserError: best.pt is not of the run's network. OSError: a file cannot be read or written.
     """
-    model, best = VAE.load(folder / "best.pt"), checkpoint.best_of(history)["epoch"]
+    model, best = VAE.load(folder / "best.pt"), checkpoint.best_of(history)
     differing = [flag for flag in NETWORK if model.network[flag] != config[flag]]
     if differing:
         raise UserError(f"{folder / 'best.pt'} is of another network than config.json: its {' and '.join(differing)}")
-    if checkpoint.read(folder / "best.pt").get("epoch") != best:
-        raise UserError(f"{folder / 'best.pt'} is not of epoch {best}, the best: let the run end, or --resume it")
+    if not checkpoint.is_of(folder / "best.pt", best):
+        raise UserError(
+            f"{folder / 'best.pt'} is not of epoch {best['epoch']}, the best: let the run end, or --resume it"
+        )
     if model.latent_dim != 2:
         raise UserError(f"the page needs a run of --latent_dim 2, and {folder} has {model.latent_dim} dimensions")
     rows = shown(dataset.test_labels.cpu().numpy())
@@ -88,7 +90,7 @@ def write(folder, config, dataset, history):
         "means": packed(means),
         "film": {"epochs": epochs, "means": packed(film(folder, epochs, len(rows)))},
         "losses": [[epoch[f"test_{name}"] for name in ("bce", "divergence", "total")] for epoch in history],
-        "best": best,
+        "best": best["epoch"],
     }
     checkpoint.write(folder / "explorer.html", page(content).encode())
 

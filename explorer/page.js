@@ -591,7 +591,7 @@ function describe() {
   const weight = content.divergenceWeight === 1 ? "" : `${content.divergenceWeight} \u00d7 `;
   const decimals = content.stochastic ? 2 : 4;
   $("about").textContent =
-    `${content.dataset}, best of ${content.losses.length} epochs: ${content.best}; BCE ${bce.toFixed(2)} + ` +
+    `${content.dataset}, best epoch ${content.best} of ${content.losses.length}: BCE ${bce.toFixed(2)} + ` +
     `${weight}${content.divergence} ${divergence.toFixed(decimals)} = ${total.toFixed(2)} nats per test image. ` +
     `${points.length} test digits; weights rounded to float16.`;
 }

@@ -38,6 +38,8 @@ def parse(description):
     parser.add_argument("--results_dir", type=Path, default=Path("results/studies"))
     parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits, in a minute")
     flags = parser.parse_args()
+    if flags.quick:  # never over the figures of a whole study
+        flags.results_dir /= "quick"
     flags.results_dir.mkdir(parents=True, exist_ok=True)
     return flags
 
@@ -56,7 +58,7 @@ def measured(flags, runs):
     shared = {"dataset": "mnist", "data_dir": flags.data_dir, "schedule": "onecycle", "log_interval": 10**6}
     shared |= {"device": "cpu"}
     names = [",".join(f"{flag}={value}" for flag, value in run.items()).replace(" ", "") for run in runs]
-    folders = [flags.results_dir / "runs" / ("quick," * flags.quick + name) for name in names]
+    folders = [flags.results_dir / "runs" / name for name in names]
     given = [
         shared | run | (QUICK if flags.quick else {}) | {"results_dir": str(folder)}
         for run, folder in zip(runs, folders, strict=True)

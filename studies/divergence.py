@@ -17,7 +17,7 @@ from model import MMD_SCALES, VAE
 RECIPE = {"epochs": 50, "lr": 4e-3}
 MODELS = {
     "VAE, BCE + KLD": {"divergence": "kl", "divergence_weight": 1.0},
-    "WAE, BCE + 10 MMD": {"divergence": "mmd", "divergence_weight": 10.0},
+    "WAE, BCE + 10 MMD²": {"divergence": "mmd", "divergence_weight": 10.0},
 }
 SHIFTS, CELL = np.linspace(0, 6, 121), 0.01
 COLORS = {"KL": "#c4483d", "JS": "#2a7fb8", "TV": "#4a9a5b", "W1": "#20303f", "MMD": "#b07aa1"}
@@ -159,7 +159,7 @@ def main():
     models_figure(firsts, common.dataset(flags)).savefig(flags.results_dir / "divergence.png", dpi=100)
     columns = {"bce": 2, "kld": 2, "log_p": 2, "knn_accuracy": 3, "sliced_wasserstein": 3, "mmd": 4}
     common.print_table(
-        ("model", "BCE", "KLD", "log p(x)", "kNN accuracy", "sliced W2", "MMD"),
+        ("model", "BCE", "KLD", "log p(x)", "kNN accuracy", "sliced W2", "MMD²"),
         [[name, *(common.summary(mine, *column) for column in columns.items())] for name, mine in each.items()],
     )
 

@@ -50,7 +50,7 @@ def main():
     figure = contours([row for row in rows if row["seed"] == 1], common.dataset(flags))
     figure.savefig(flags.results_dir / "prior.png", dpi=100)
     columns = {"bce": 2, "kld": 2, "total": 2, "log_p": 2, "knn_accuracy": 3, "sliced_wasserstein": 3, "mmd": 4}
-    heads = ("prior", "BCE", "KLD", "-ELBO", "log p(x)", "kNN accuracy", "sliced W2", "MMD")
+    heads = ("prior", "BCE", "KLD", "-ELBO", "log p(x)", "kNN accuracy", "sliced W2", "MMD²")
     each = {name: [row for row in rows if row["prior"] == prior] for prior, name in NAMES.items()}
     common.print_table(
         heads, [[name, *(common.summary(mine, *column) for column in columns.items())] for name, mine in each.items()]

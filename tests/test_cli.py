@@ -175,6 +175,13 @@ def test_readme_explains_every_flag():
         assert f"| `--{name}` |" in readme, f"README.md does not explain --{name}"
 
 
+def test_what_readme_links_to_is_there():
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"""(?:\]\(|src=")([^)"#:]+)[)"#]""", readme)
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_readme_links_to_the_lines_it_speaks_of():
     readme = (ROOT / "README.md").read_text()
     links = re.findall(r"\[`(\w+)`\]\((\w+\.py)#L(\d+)\)", readme)

@@ -1,9 +1,11 @@
 """Nothing that was computed is lost, and what is continued is the run that was interrupted."""
 
 import contextlib
+import errno
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,7 +139,7 @@ def kill_and_resume(small_mnist, tmp_path, kills, epochs):
             torn += bool(list(folder.rglob("*.part")))
         else:
             assert process.exitcode == 0, (tmp_path / "log").read_text()
-            checkpoint.clear(folder)  # done before it was killed often enough: once more from the start
+            shutil.rmtree(folder)  # done before it was killed often enough: once more from the start
         if (folder / "checkpoint.pt").exists():
             check_intact(folder)
     resumed = ("--resume",) if (folder / "checkpoint.pt").exists() else ()
@@ -401,6 +403,35 @@ def test_a_run_that_fails_at_once_costs_nobody_a_finished_one(run, tmp_path):
     assert run(*SMALL, "--epochs", 1, "--lr", 1e30)[0] == 1
     assert run(*SMALL, "--epochs", 1, "--hidden_dims", 10**9)[0] == 1
     assert contents(tmp_path / "results") == before
+
+
+def test_a_run_that_fails_in_its_first_pictures_costs_nobody_a_finished_one(run, tmp_path, monkeypatch):
+    assert run(*SMALL, "--epochs", 3)[0] == 0
+    before = contents(tmp_path / "results")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "loss.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "draw", full)
+        code, errors = run(*SMALL, "--epochs", 1, "--seed", 2)
+    assert code == 1 and len(errors) == 1 and "No space left" in errors[0], errors
+    assert contents(tmp_path / "results") == before
+
+
+def test_a_run_killed_while_it_replaced_another_goes_on_as_itself(run, tmp_path, monkeypatch):
+    flags = (*SMALL, "--epochs", 2, "--seed", 2)
+    assert run(*flags, name="whole")[0] == 0
+    assert run(*SMALL, "--epochs", 3)[0] == 0
+
+    def killed(before):
+        raise OSError(errno.EIO, "killed here", "results")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "clear", killed)
+        assert run(*flags)[0] == 1
+    assert run("--resume", "--seed", 2)[0] == 0
+    same(tmp_path / "whole", tmp_path / "results")
 
 
 def test_a_second_run_in_the_directory_is_refused(run, tmp_path):

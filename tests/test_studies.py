@@ -29,7 +29,7 @@ def test_a_quick_study_writes_its_tables_and_pictures(results, study, tables, pi
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for name, n in tables.items():
-        with open(results / name, newline="") as file:
+        with open(results / "quick" / name, newline="") as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == n
         if "log_p" in rows[0]:
@@ -37,7 +37,7 @@ def test_a_quick_study_writes_its_tables_and_pictures(results, study, tables, pi
                 assert float(row["log_p"]) < 0 < float(row["knn_accuracy"]) <= 1
             assert sum(line.startswith("| ") for line in done.stdout.splitlines()) == n + 2, "a head, a rule, the rows"
     for name in pictures:
-        assert imageio.imread(results / name).std() > 5, f"{name} is blank"
+        assert imageio.imread(results / "quick" / name).std() > 5, f"{name} is blank"
 
 
 def test_a_study_without_its_data_ends_in_a_line(tmp_path):
