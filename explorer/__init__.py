@@ -20,6 +20,7 @@ PARTS = Path(__file__).parent
 DIGITS_A_CLASS = 200
 MOST_FRAMES = 100  # of the film: a megabyte
 SPRITE_COLUMNS = 50
+HALF = 65504.0  # float16's largest
 QUADRATURE = 9  # nodes a dimension: exact for the KL from one Gaussian, and close for a mixture
 
 
@@ -44,7 +45,7 @@ def frame(folder, epoch):
 def remember(folder, epoch, mu, labels):
     """Write an epoch's means, of mu (N, 2), for the page's film: float16, (digits shown, 2)."""
     buffer = io.BytesIO()
-    np.save(buffer, mu[shown(labels)].astype(np.float16))
+    np.save(buffer, halved(mu[shown(labels)]))
     checkpoint.write(frame(folder, epoch), buffer.getvalue())
 
 
@@ -123,9 +124,14 @@ def film_epochs(epochs, history):
     return epochs
 
 
+def halved(values):
+    """Values as little-endian float16; those that it cannot hold, as the largest that it can."""
+    return np.clip(values, -HALF, HALF).astype("<f2")
+
+
 def packed(values):
     """Values in base64 as little-endian float16."""
-    return base64.b64encode(np.asarray(values).astype("<f2").tobytes()).decode()
+    return base64.b64encode(halved(values).tobytes()).decode()
 
 
 def sprite(images):

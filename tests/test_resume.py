@@ -294,6 +294,12 @@ def test_a_run_with_another_prior_or_divergence_is_resumed_too(run, tmp_path, fl
         assert float(row["test_total"]) == pytest.approx(float(row["test_bce"]) + weighted, abs=0.01)
 
 
+def test_a_batch_of_one_image_has_no_mmd(run):
+    for size in (1, 23):  # of 300 images, the last of 23 would be alone
+        code, errors = run("--divergence", "mmd", "--batch_size", size)
+        assert code == 1 and len(errors) == 1 and "--batch_size" in errors[0], errors
+
+
 def test_what_does_not_go_with_the_mmd_is_refused(run, small_mnist, tmp_path):
     with pytest.raises(SystemExit, match="2"):
         main.parse(["--divergence", "mmd", "--prior", "vamp"])
@@ -301,8 +307,6 @@ def test_what_does_not_go_with_the_mmd_is_refused(run, small_mnist, tmp_path):
     for process in processes:
         errors = process.communicate(timeout=60)[1]
         assert process.returncode == 1 and errors.count("\n") == 1 and "in one process" in errors, errors
-    code, errors = run("--divergence", "mmd", "--batch_size", 23)  # 300 images: the last batch has one
-    assert code == 1 and len(errors) == 1 and "--batch_size" in errors[0], errors
 
 
 def test_a_schedule_that_has_ended_cannot_be_extended(run):
