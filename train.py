@@ -197,8 +197,6 @@ def run(given, defaults, received=()):
         saved = machine.shared(predecessor(folder, given, config) if writes else None, world)
         if saved:
             config |= {flag: saved["config"][flag] for flag in checkpoint.REMEMBERED} | given
-        if world.size > 1 and not DIVERGENCES[config["divergence"]].stochastic:
-            raise UserError("--divergence mmd compares the images of a whole batch: train it in one process")
         config["precision"] = machine.find_precision(config["precision"], device)
         if writes:  # the others come after it, and find what it has downloaded
             dataset = find_dataset(config, may_fall_back="dataset" not in given and not saved)
@@ -207,12 +205,8 @@ def run(given, defaults, received=()):
         if not writes:
             dataset = data.load(config["dataset"], config["data_dir"], download=False)
         dataset = dataset.to(device)
-        last_batch = len(dataset.train_images) % config["batch_size"]
-        if not DIVERGENCES[config["divergence"]].stochastic and 1 in (config["batch_size"], last_batch):
-            raise UserError(
-                "--divergence mmd compares a batch's images, and one has a single image: change --batch_size"
-            )
-
+        if config["divergence"] == "mmd":
+            check_batches(len(dataset.train_images), config["batch_size"], world)
         model, optimizer, history = build(config, device, saved)
         description = json.dumps(describe(config, dataset, model, device, world), indent=2) + "\n"
         if writes and saved:
@@ -220,14 +214,20 @@ def run(given, defaults, received=()):
             checkpoint.mend(folder, config, model, history)
             checkpoint.clear_beyond(folder, len(history))
             if len(history) >= config["epochs"]:
-                print(
-                    f"All {len(history)} epochs are done: only their pictures are made again; more --epochs extend it"
-                )
+                print(f"All {len(history)} epochs are done: the last pictures are made again; --epochs extends the run")
         again = how_to_continue(given, world) if writes else ""
         fit(model, optimizer, history, dataset, config, folder, description, again, world, received)
         stop_if_asked(received, again and f"Interrupted before the last pictures; {again}")
         if writes:
             finish(folder, config, dataset, history)
+
+
+def check_batches(n, batch_size, world):
+    """Raise UserError where the batches of n images are not such that each has an MMD on one process."""
+    if world.size > 1:
+        raise UserError("--divergence mmd compares the images of a whole batch: train it in one process")
+    if 1 in (batch_size, n % batch_size):
+        raise UserError("--divergence mmd compares a batch's images, and one has a single image: change --batch_size")
 
 
 def predecessor(folder, given, config):
