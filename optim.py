@@ -6,7 +6,7 @@ import torch
 class Adam:
     """Adam (Kingma & Ba, 2014) over a network's parameters, in PyTorch's one fused kernel.
 
-    It is torch.optim.Adam(fused=True) bit for bit. The Optimizer around it would cost an eighth of a training step on a
+    It is torch.optim.Adam(fused=True) bit for bit. The Optimizer around it would cost a tenth of a training step on a
     CPU, and import PyTorch's compiler: over a second, and 160 MB.
 
     Args:

@@ -15,7 +15,6 @@ import data
 from errors import UserError
 from model import DIVERGENCES, VAE
 
-NETWORK = ("latent_dim", "hidden_dims", "prior", "prior_components", "divergence")
 PARTS = Path(__file__).parent
 DIGITS_A_CLASS = 200
 MOST_FRAMES = 100  # of the film: a megabyte
@@ -60,7 +59,7 @@ def write(folder, config, dataset, history):
         UserError: best.pt is not of the run's network. OSError: a file cannot be read or written.
     """
     model, best = VAE.load(folder / "best.pt"), checkpoint.best_of(history)
-    differing = [flag for flag in NETWORK if model.network[flag] != config[flag]]
+    differing = [flag for flag, value in model.network.items() if config.get(flag, value) != value]
     if differing:
         raise UserError(f"{folder / 'best.pt'} is of another network than config.json: its {' and '.join(differing)}")
     if not checkpoint.is_of(folder / "best.pt", best):
