@@ -139,11 +139,15 @@ def clear(before):
             path.unlink()
 
 
-def clear_beyond(folder, epoch):
-    """Remove the frames of later epochs: they are of a run that was being replaced when it was killed."""
+def clear_foreign(folder, epoch, latent_dim):
+    """Remove what a run of so many latent dimensions has not written by an epoch.
+
+    That is, what is left of a run that was being replaced by it when it was killed.
+    """
     for path in written(folder):
         number = re.search(r"epoch_(\d+)", path.name)
-        if number and int(number[1]) > epoch:
+        of_the_page = path.suffix == ".npy" or path.name == "explorer.html"
+        if (number and int(number[1]) > epoch) or (of_the_page and latent_dim != 2):
             path.unlink()
 
 
@@ -210,12 +214,14 @@ def is_valid(config):
         or not isinstance(config["hidden_dims"], list)
     ):
         return False
+    names = [config[flag] for flag in ("schedule", "dataset", "precision", "prior", "divergence")]
     counts = [config[flag] for flag in ("epochs", "batch_size", "log_interval", "latent_dim", "prior_components")]
     counts += config["hidden_dims"]
     return (
         all(type(count) is int and count > 0 for count in counts)
         and (type(config["seed"]) is int and 0 <= config["seed"] < 2**63)
         and all(type(config[flag]) is float and 0 < config[flag] <= 3.4e38 for flag in ("lr", "divergence_weight"))
+        and all(isinstance(name, str) for name in names)
         and config["schedule"] in SCHEDULES
         and config["dataset"] in TITLES
         and config["precision"] in ("float32", "bfloat16")
@@ -245,7 +251,7 @@ def check_replaceable(folder):
     paths = [path for path in written(folder) if path.suffix != ".part"]
     try:
         ours = "latent_dim" in json.loads((folder / "config.json").read_bytes())
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         ours = False
     if paths and not ours:
         raise UserError(f"{paths[0]} is not of a run of this program: {ways_out}")
@@ -294,10 +300,11 @@ def is_history(history):
         and len(history) > 0
         and all(
             isinstance(epoch, dict)
-            and epoch.get("epoch") == number
-            and all(is_figure(epoch.get(name)) for name in ("train_bce", "test_bce", "train_total", "test_total"))
-            and all(is_figure(epoch.get(name)) for name in (*DIVERGENCE, "seconds"))
-            and all(epoch.get(name) is None or is_figure(epoch[name]) for name in ("train_kld", "test_kld"))
+            and epoch.keys() == {"epoch", *LOSSES, *DIVERGENCE, "seconds"}
+            and epoch["epoch"] == number
+            and all(is_figure(epoch[name]) for name in ("train_bce", "test_bce", "train_total", "test_total"))
+            and all(is_figure(epoch[name]) for name in (*DIVERGENCE, "seconds"))
+            and all(epoch[name] is None or is_figure(epoch[name]) for name in ("train_kld", "test_kld"))
             for number, epoch in enumerate(history, 1)
         )
     )

@@ -99,7 +99,7 @@ def parse(argv=None):
     flag("divergence_weight", "factor on the divergence beside BCE", type=rate)
     flag(
         "resume",
-        "continue the run in --results_dir, by its own flags but for the directories and device",
+        "continue the run in --results_dir by its own flags, but for directories, device, epochs and log interval",
         action="store_true",
     )
     flag("overwrite", "replace an unfinished run in --results_dir", action="store_true")
@@ -127,13 +127,18 @@ def listen():
 def main(argv=None):
     """Run the command and return its exit code: 0 done, 1 it could not go on, 130 or 143 interrupted (2: bad flags)."""
     given = parse(argv)
-    received = listen()
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (None where the shell has closed it)
-    sys.stdout.reconfigure(line_buffering=True)  # a line that is piped is there when it is printed
-    import train  # here, because PyTorch takes seconds to import and --help need not wait
-
+    # A line that is piped is there when it is printed, whatever a path in it may hold.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
-        train.run(given, DEFAULTS, received)
+        import train  # here, because PyTorch takes seconds to import and --help need not wait
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    try:
+        train.run(given, DEFAULTS, listen)
+    except KeyboardInterrupt:  # before `listen` was called
+        print("Interrupted before training began", file=sys.stderr)
+        return 128 + signal.SIGINT
     except train.Interrupted as interrupted:
         if str(interrupted):  # of many processes, one speaks
             print(interrupted, file=sys.stderr)

@@ -1,7 +1,8 @@
 """The variational auto-encoder of Kingma & Welling, Auto-Encoding Variational Bayes (2013), arXiv:1312.6114.
 
-The names are the paper's: x is an image, z its latent, q(z|x) = N(mu, sigma^2 I) the encoder, p(x|z) the decoder,
-p(z) = N(0, I) the prior. Training maximises the variational lower bound on log p(x) (eq. 3), one sample of z an image:
+The names are the paper's: x is an image, z its latent, q(z|x) = N(mu, diag(sigma^2)) the encoder, whose weights are
+the paper's phi, p(x|z) the decoder, whose weights are theta, p(z) = N(0, I) the prior. Training maximises the
+variational lower bound on log p(x) (eq. 3), estimated with one sample of z an image (eq. 7 and 10):
 
     ELBO = E_q[log p(x|z)] - KL(q(z|x) || p(z)) = -(BCE + KLD)
 
@@ -22,28 +23,110 @@ from errors import UserError
 MMD_SCALES = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
-class _BernoulliNLL(torch.autograd.Function):
-    """The sum over pixels of -log Bernoulli(x; sigmoid(logits)), with its gradient in logits, sigmoid(logits) - x.
+def mlp(*widths):
+    """Linear layers from width to width, a ReLU between each two: mlp(784, 400, 4)."""
+    layers = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
-    A training step takes as long as with F.binary_cross_entropy_with_logits (within 3%, AVX-512 CPU) where that is at
-    its best; where a build of PyTorch computes the log1p inside it ten times slower than log, this does not suffer.
+
+class VAE(nn.Module):
+    """An MLP encoder q(z|x), its mirror image, the decoder p(x|z), and the prior p(z).
+
+    The networks are those of appendix C, but for their hidden units: ReLUs, where the paper has tanh.
+
+    Args:
+        latent_dim: size of z.
+        hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
+        image_dim: pixels an image.
+        prior: a name in PRIORS. prior_components: how many Gaussians a learned one has.
+        divergence: a name in DIVERGENCES. With mmd this is a Wasserstein auto-encoder: sigma = 0, z = mu.
     """
 
-    @staticmethod
-    def forward(ctx, logits, x):
-        ctx.save_for_backward(logits, x)
-        a = logits.to(x.dtype)
-        # softplus(a) - a x, where softplus(a) = max(a, 0) - log sigmoid(|a|), the log of a number in [0.5, 1].
-        return a.relu().sub_(a.abs().sigmoid_().log_()).addcmul_(a, x, value=-1).sum(-1)
+    def __init__(
+        self, latent_dim=2, hidden_dims=(400,), image_dim=784, prior="normal", prior_components=10, divergence="kl"
+    ):
+        super().__init__()
+        self.latent_dim, self.image_dim, self.divergence = latent_dim, image_dim, DIVERGENCES[divergence]
+        self.network = {
+            "latent_dim": latent_dim,
+            "hidden_dims": list(hidden_dims),
+            "image_dim": image_dim,
+            "prior": prior,
+            "prior_components": prior_components,
+            "divergence": divergence,
+        }
+        self.encoder = mlp(image_dim, *hidden_dims, (2 if self.divergence.stochastic else 1) * latent_dim)
+        self.decoder = mlp(latent_dim, *reversed(hidden_dims), image_dim)
+        self.prior = PRIORS[prior](self, prior_components)
 
-    @staticmethod
-    def backward(ctx, grad):
-        logits, x = ctx.saved_tensors
-        return logits.to(x.dtype).sigmoid().sub_(x).mul_(grad.unsqueeze(-1)).to(logits.dtype), None
+    def encode(self, x):
+        """The parameters of q(z|x) (eq. 9): (N, image_dim) -> mu, logvar = log sigma^2, each (N, latent_dim)."""
+        # float() keeps z and its divergence in float32 when autocast runs the layers in bfloat16.
+        heads = self.encoder(x).float()
+        if self.divergence.stochastic:
+            return heads.chunk(2, dim=-1)
+        return heads, torch.full_like(heads, -math.inf)
+
+    def reparameterize(self, mu, logvar, eps=None):
+        """z = mu + sigma * eps with eps ~ N(0, I) (section 2.4): a sample of q(z|x), differentiable in mu, sigma.
+
+        Args:
+            mu, logvar: (N, latent_dim).
+            eps: (N, latent_dim); drawn from torch's default generator if None.
+        """
+        return mu + torch.exp(0.5 * logvar) * (torch.randn_like(mu) if eps is None else eps)
+
+    def decode(self, z):
+        """The logits of p(x|z): (N, latent_dim) -> (N, image_dim); their sigmoid is each pixel's probability."""
+        return self.decoder(z)
+
+    def forward(self, x, eps=None):
+        """The two terms of the bound at a sample of q(z|x), and where it is.
+
+        Args:
+            x: (N, image_dim), pixels in [0, 1].
+            eps: (N, latent_dim), draws of N(0, I); drawn from torch's default generator if None.
+
+        Returns: BCE (N,), the divergence from the prior (N,), z and mu, each (N, latent_dim).
+        """
+        mu, logvar = self.encode(x)
+        eps = torch.randn_like(mu) if eps is None else eps
+        z = self.reparameterize(mu, logvar, eps)
+        return bce(self.decode(z), x), self.divergence.of(self.prior, mu, logvar, z, eps), z, mu
+
+    @torch.no_grad()
+    def sample(self, n, generator=None):
+        """n new images (n, image_dim), pixels in [0, 1]: the decoder's mean at z ~ p(z)."""
+        z = self.prior.sample(n, generator)
+        return self.decode(z.to(next(self.decoder.parameters()).device)).sigmoid()
+
+    @classmethod
+    def load(cls, path):
+        """The model in a best.pt, on the CPU, ready for use.
+
+        Raises:
+            UserError: the file is damaged or not a best.pt. OSError: it cannot be read.
+        """
+        import checkpoint  # here, because it imports this module
+
+        saved = checkpoint.read(path)
+        try:
+            with torch.device("meta"):  # no memory is taken before the shapes are known to agree
+                model = cls(**saved["network"])
+            model.load_state_dict(saved["model"], assign=True)
+            if any(p.dtype != torch.float32 for p in model.parameters()):
+                raise TypeError("weights of another precision")
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"{path} is not a best.pt of this program") from error
+        return model.eval()
 
 
 def bce(logits, x):
-    """BCE = -log p(x|z), summed over the pixels: the reconstruction term (Bernoulli decoder, appendix C.1, eq. 11).
+    """BCE = -log p(x|z), the reconstruction term (Bernoulli decoder, appendix C.1, eq. 11).
+
+    -sum_i x_i log y_i + (1 - x_i) log(1 - y_i) over the pixels i, with y = sigmoid(logits).
 
     Args:
         logits: (..., 784), the decoder's output before the sigmoid; bfloat16 is brought to x's type first.
@@ -65,6 +148,26 @@ def kld(mu, logvar):
     Returns: (N,), nats per image.
     """
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(-1)
+
+
+class _BernoulliNLL(torch.autograd.Function):
+    """`bce` from logits, never the log of 0, and its gradient in them, sigmoid(logits) - x.
+
+    A training step takes as long as with F.binary_cross_entropy_with_logits (within 3%, AVX-512 CPU) where that is at
+    its best; where a build of PyTorch computes the log1p inside it ten times slower than log, this does not suffer.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, x):
+        ctx.save_for_backward(logits, x)
+        a = logits.to(x.dtype)
+        # softplus(a) - a x, where softplus(a) = max(a, 0) - log sigmoid(|a|), the log of a number in [0.5, 1].
+        return a.relu().sub_(a.abs().sigmoid_().log_()).addcmul_(a, x, value=-1).sum(-1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        logits, x = ctx.saved_tensors
+        return logits.to(x.dtype).sigmoid().sub_(x).mul_(grad.unsqueeze(-1)).to(logits.dtype), None
 
 
 def log_normal(z, mu, logvar):
@@ -180,97 +283,3 @@ DIVERGENCES = {
     # draws of that prior.
     "mmd": Divergence("MMD", lambda prior, mu, logvar, z, eps: mmd(z, eps).expand(len(z)), False),
 }
-
-
-def mlp(*widths):
-    """Linear layers from width to width, a ReLU between each two: mlp(784, 400, 4)."""
-    layers = []
-    for n_in, n_out in pairwise(widths):
-        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-class VAE(nn.Module):
-    """An MLP encoder q(z|x), its mirror image, the decoder p(x|z) (appendix C), and the prior p(z).
-
-    Args:
-        latent_dim: size of z.
-        hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
-        image_dim: pixels an image.
-        prior: a name in PRIORS. prior_components: how many Gaussians a learned one has.
-        divergence: a name in DIVERGENCES. With mmd this is a Wasserstein auto-encoder: sigma = 0, z = mu.
-    """
-
-    def __init__(
-        self, latent_dim=2, hidden_dims=(400,), image_dim=784, prior="normal", prior_components=10, divergence="kl"
-    ):
-        super().__init__()
-        self.latent_dim, self.image_dim, self.divergence = latent_dim, image_dim, DIVERGENCES[divergence]
-        self.network = {
-            "latent_dim": latent_dim,
-            "hidden_dims": list(hidden_dims),
-            "image_dim": image_dim,
-            "prior": prior,
-            "prior_components": prior_components,
-            "divergence": divergence,
-        }
-        self.encoder = mlp(image_dim, *hidden_dims, (2 if self.divergence.stochastic else 1) * latent_dim)
-        self.decoder = mlp(latent_dim, *reversed(hidden_dims), image_dim)
-        self.prior = PRIORS[prior](self, prior_components)
-
-    def encode(self, x):
-        """The parameters of q(z|x) (eq. 9): (N, image_dim) -> mu, logvar = log sigma^2, each (N, latent_dim)."""
-        # float() keeps z and its divergence in float32 when autocast runs the layers in bfloat16.
-        heads = self.encoder(x).float()
-        if self.divergence.stochastic:
-            return heads.chunk(2, dim=-1)
-        return heads, torch.full_like(heads, -math.inf)
-
-    def reparameterize(self, mu, logvar, eps=None):
-        """z = mu + sigma * eps with eps ~ N(0, I) (section 2.4): a sample of q(z|x), differentiable in mu, sigma.
-
-        Args:
-            mu, logvar: (N, latent_dim).
-            eps: (N, latent_dim); drawn from torch's default generator if None.
-        """
-        return mu + torch.exp(0.5 * logvar) * (torch.randn_like(mu) if eps is None else eps)
-
-    def decode(self, z):
-        """The logits of p(x|z): (N, latent_dim) -> (N, image_dim); their sigmoid is each pixel's probability."""
-        return self.decoder(z)
-
-    def forward(self, x, eps):
-        """The two terms of the bound at a sample of q(z|x), and where it is.
-
-        Args:
-            x: (N, image_dim), pixels in [0, 1]. eps: (N, latent_dim), draws of N(0, I).
-
-        Returns: BCE (N,), the divergence from the prior (N,), z and mu, each (N, latent_dim).
-        """
-        mu, logvar = self.encode(x)
-        z = self.reparameterize(mu, logvar, eps)
-        return bce(self.decode(z), x), self.divergence.of(self.prior, mu, logvar, z, eps), z, mu
-
-    @torch.no_grad()
-    def sample(self, n, generator=None):
-        """n new images (n, image_dim), pixels in [0, 1]: the decoder's mean at z ~ p(z)."""
-        z = self.prior.sample(n, generator)
-        return self.decode(z.to(next(self.decoder.parameters()).device)).sigmoid()
-
-    @classmethod
-    def load(cls, path):
-        """The model in a best.pt, on the CPU, ready for use.
-
-        Raises:
-            UserError: the file is damaged or not a best.pt. OSError: it cannot be read.
-        """
-        import checkpoint  # here, because it imports this module
-
-        saved = checkpoint.read(path)
-        try:
-            with torch.device("meta"):  # no memory is taken before the shapes are known to agree
-                model = cls(**saved["network"])
-            model.load_state_dict(saved["model"], assign=True)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{path} is not a best.pt of this program") from error
-        return model.eval()

@@ -127,7 +127,8 @@ def evaluate(model, images):
 def diverged(where):
     """The error to raise where a loss is not finite."""
     return UserError(
-        f"the loss is not finite in {where}: lower --lr, or use --precision float32. Finished epochs are safe"
+        f"the loss is not finite in {where}: lower --lr, or leave bfloat16 with --precision float32. "
+        "What was saved before is safe"
     )
 
 
@@ -172,12 +173,13 @@ def describe(config, dataset, model, device, world):
     }
 
 
-def run(given, defaults, received=()):
+def run(given, defaults, listen=tuple):
     """One run, from flags to pictures; under torchrun this process's part of it.
 
     Args:
         given: the flags that the user named, by name. defaults: every flag's default.
-        received: a list of signals that have come; the run stops at the next batch once there is one.
+        listen: called when training begins, returns the list of signals that have come since; the run stops at the
+            next batch once there is one.
 
     Raises:
         UserError, OSError: the run cannot start or go on; every epoch that was finished is safe.
@@ -212,14 +214,18 @@ def run(given, defaults, received=()):
         if writes and saved:
             checkpoint.write(folder / "config.json", description.encode())
             checkpoint.mend(folder, config, model, history)
-            checkpoint.clear_beyond(folder, len(history))
+            checkpoint.clear_foreign(folder, len(history), config["latent_dim"])
+            *_, z, mu = evaluate(model, dataset.test_images)
+            draw(folder, config, dataset, model, history, z, mu)  # which a kill may have kept from being drawn
             if len(history) >= config["epochs"]:
                 print(f"All {len(history)} epochs are done: the last pictures are made again; --epochs extends the run")
         again = how_to_continue(given, world) if writes else ""
+        received = listen()
         fit(model, optimizer, history, dataset, config, folder, description, again, world, received)
         stop_if_asked(received, again and f"Interrupted before the last pictures; {again}")
         if writes:
             finish(folder, config, dataset, history)
+        stop_if_asked(received, again and "Interrupted, but the run is complete")
 
 
 def check_batches(n, batch_size, world):
@@ -247,7 +253,7 @@ def how_to_continue(given, world):
     needed = ("results_dir", "data_dir", "device", "epochs", "log_interval")
     named = [(f"--{flag}", str(given[flag])) for flag in needed if flag in given]
     runner = "torchrun ..." if world.size > 1 else "python"
-    command = shlex.join(["main.py", "--resume", *itertools.chain(*named)])
+    command = shlex.join([sys.argv[0], "--resume", *itertools.chain(*named)])
     return f"continue with: {runner} {command}"
 
 
@@ -337,17 +343,14 @@ def fit(model, optimizer, history, dataset, config, folder, description, again, 
                 f"{label} loss: {row['train_divergence']:.4f}, Total loss: {row['train_total']:.4f}\n"
                 f"====> Test set {spoken(row, label)}"
             )
-            if epoch == 1:
-                before = checkpoint.inventory(folder)
-                if not before:  # by it the pictures are known to be of a run, should that be killed among them
-                    checkpoint.write(folder / "config.json", description.encode())
-            draw(folder, config, dataset, model, history, z, mu)
+            before = checkpoint.inventory(folder) if epoch == 1 else {}
             checkpoint.save(folder, config, model, optimizer, history)
             if epoch == 1:  # only now: whatever goes wrong until here costs nobody the run that was in the folder
                 checkpoint.clear(before)
                 checkpoint.write(folder / "config.json", description.encode())
                 if before:
                     bar.write(f"Replaced the run that was in {folder}")
+            draw(folder, config, dataset, model, history, z, mu)
 
 
 def figures(part, bce, divergence, config):
@@ -369,17 +372,18 @@ def spoken(epoch, label):
 
 
 def weighted(config):
-    """What is added to BCE, as pictures call it: KLD, or 100 MMD."""
+    """What is added to BCE, as pictures call it: KLD, or 10 x MMD."""
     label, weight = DIVERGENCES[config["divergence"]].label, config["divergence_weight"]
-    return label if weight == 1 else f"{weight:g} {label}"
+    return label if weight == 1 else f"{weight:g} x {label}"
 
 
 def headline(config, epoch, kind="epoch"):
     """A picture's title: dataset, epoch, and the test set's losses."""
+    stochastic = DIVERGENCES[config["divergence"]].stochastic
     return (
         f"{data.TITLES[config['dataset']]}, {kind} {epoch['epoch']}: BCE {epoch['test_bce']:.2f} + {weighted(config)} "
-        f"{epoch['test_total'] - epoch['test_bce']:.2f} = {epoch['test_total']:.2f} "
-        f"{'nats ' * DIVERGENCES[config['divergence']].stochastic}per test image"
+        f"{epoch['test_divergence']:.{2 if stochastic else 4}f} = {epoch['test_total']:.2f} "
+        f"{'nats ' * stochastic}per test image"
     )
 
 

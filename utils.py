@@ -8,14 +8,15 @@ import io
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-# Paul Tol's muted scheme, safe for the colour-blind, and a tenth; explorer/page.css has the same.
+# Paul Tol's muted scheme, safe for the colour-blind, and black; explorer/page.css has the same.
 CLASS_COLORS = ("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99")
-CLASS_COLORS += ("#882255", "#999933", "#88ccee", "#aa4499", "#444444")
+CLASS_COLORS += ("#882255", "#999933", "#88ccee", "#aa4499", "#000000")
 TRAIN_COLOR, TEST_COLOR, BEST_COLOR = "#8c9aa8", "#1f4e79", "#d62728"
 CLASS_ROWS = np.linspace(-3.6, 3.6, 10)  # where a single latent dimension's classes lie
 PARTS = ("train", "test")
@@ -121,6 +122,25 @@ def _loss_canvas(epochs, names, limits):
     return figure, title, panels, figure.canvas.copy_from_bbox(figure.bbox)
 
 
+def scatter(axes, points, labels, size, **style):
+    """Draw points (N, 2) as squares coloured by class, in their order, so that no class hides another.
+
+    Args:
+        labels: (N,), 0 to 9. size: of a square's side, in points. style: further arguments of matplotlib's scatter.
+
+    Returns: matplotlib's collection of them.
+    """
+    colors = to_rgba_array(CLASS_COLORS)[labels]
+    return axes.scatter(*points.T, s=size**2, c=colors, marker="s", linewidths=0, **style)
+
+
+def class_legend(figure, place):
+    """Tell which colour is which class, beside the figure's axes."""
+    style = {"linestyle": "", "marker": "o", "markersize": 7}
+    dots = [Line2D([], [], color=color, label=str(digit), **style) for digit, color in enumerate(CLASS_COLORS)]
+    figure.legend(handles=dots, loc=place, frameon=False, handletextpad=0.1)
+
+
 def latent_frame(z, mu, labels, title, axis="z"):
     """A PNG of two panels on axes from -4 to 4: a sample z of each image, and its mean mu, coloured by class.
 
@@ -136,9 +156,8 @@ def latent_frame(z, mu, labels, title, axis="z"):
     title_text.set_text(title)
     figure.draw_artist(title_text)
     for points, dots in zip((z, mu), panels, strict=True):
-        for digit, line in enumerate(dots):
-            line.set_data(*points[labels == digit].T)
-            line.axes.draw_artist(line)
+        dots.set(offsets=points, facecolor=to_rgba_array(CLASS_COLORS)[labels])
+        dots.axes.draw_artist(dots)
     return _png(_few_colors(_image(figure.canvas), 32))
 
 
@@ -174,9 +193,8 @@ def _latent_canvas(names, size):
             axes.set_yticks(CLASS_ROWS, range(10))
         axes.set_axisbelow(True)
         axes.grid(color="#e8e8e8", linewidth=0.6)
-        panels.append([axes.plot([], [], "s", ms=size, mew=0, color=color, animated=True)[0] for color in CLASS_COLORS])
-    dots = [axes.plot([], [], "o", ms=7, color=color, label=str(digit))[0] for digit, color in enumerate(CLASS_COLORS)]
-    figure.legend(handles=dots, loc="center right", frameon=False, handletextpad=0.1)
+        panels.append(scatter(axes, np.empty((0, 2)), np.empty(0, int), size, animated=True))
+    class_legend(figure, "center right")
     figure.subplots_adjust(left=0.06, right=0.93, top=0.86, bottom=0.1, wspace=0.18)
     figure.canvas.draw()
     return figure, title, panels, figure.canvas.copy_from_bbox(figure.bbox)
@@ -199,4 +217,6 @@ def _opened(path):
         image.load()
     except OSError as error:
         raise OSError(error.errno, error.strerror or "is not a picture", str(path)) from error
+    except (SyntaxError, ValueError) as error:  # so Pillow calls some kinds of damage
+        raise OSError(None, "is not a picture", str(path)) from error
     return image

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import main
+from errors import UserError
 
 BATCH_SIZE = 128
 
@@ -194,10 +195,8 @@ def summary(values):
 
 
 def report(seconds, memory, against):
-    """Print a table of times, of the ratio to `against` round by round, and of peak memory."""
-    print(
-        f"\n| an epoch of 60,000 images | median s | range | {against} takes, times as long | first epoch s | peak GB |"
-    )
+    """Print a table of times, of how many times as long `against` takes round by round, and of peak memory."""
+    print(f"\n| an epoch of 60,000 images | median s | range | speed-up over the {against} | first epoch s | peak GB |")
     print("|---|---|---|---|---|---|")
     for name, values in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(seconds[against][1:], values[1:], strict=True))
@@ -250,14 +249,19 @@ def around(data_dir, rounds):
 
 def run():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", default=main.DEFAULTS["data_dir"])
+    parser.add_argument("--data_dir", "--data-dir", default=main.DEFAULTS["data_dir"])
     parser.add_argument("--rounds", type=main.count, default=7)
     flags = parser.parse_args()
 
     import torch
 
+    import data
     import machine
 
+    try:
+        data.load("mnist", flags.data_dir)  # so that data that are missing are noticed once, and now
+    except (UserError, OSError) as error:
+        sys.exit(f"speed.py: error: {error}")
     contenders = {
         "conventional loop": (conventional, flags.data_dir),
         "JAX scan, float32": (jax_scan, flags.data_dir),

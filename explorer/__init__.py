@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +109,9 @@ def film(folder, epochs, n):
             if loaded.shape != (n, 2):
                 raise ValueError(f"of shape {loaded.shape}")
             means[i] = loaded
-        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except OSError:
+            raise
+        except Exception as error:  # what a damaged header makes numpy raise is no closed list
             raise UserError(f"{path} is damaged: delete it, and the film goes without this epoch") from error
     return means
 

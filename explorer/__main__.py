@@ -23,7 +23,7 @@ def write(folder, data_dir=None):
         history = checkpoint.read(folder / "checkpoint.pt")["history"]
     except FileNotFoundError as error:
         raise UserError(f"there is no run in {folder}: {Path(error.filename).name} is missing") from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{folder} does not hold a run of this program") from error
     if not isinstance(config, dict) or not checkpoint.is_valid(config) or not checkpoint.is_history(history):
         raise UserError(f"{folder} does not hold a run of this program")
@@ -39,13 +39,15 @@ def main(argv=None):
     flags = parser.parse_args(argv)
     try:
         write(flags.results_dir, flags.data_dir)
+        print(f"Open {flags.results_dir / 'explorer.html'} in a browser", flush=True)
+    except KeyboardInterrupt:
+        return 130
     except UserError as error:
         print(f"explorer: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"explorer: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        print(f"explorer: error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
         return 1
-    print(f"Open {flags.results_dir / 'explorer.html'} in a browser")
     return 0
 
 

@@ -40,7 +40,7 @@ function forward(layers, x) {
   return x;
 }
 
-/** The run's model: encode(x), logits(z), decode(z), the prior's density, and the terms of the bound. */
+/** The run's model: encode(x), decode(z), the prior's density, and the terms of the bound. */
 function makeModel(content) {
   const weights = unpacked(content.weights);
   const encoder = layersOf(content.encoder, weights, 0);
@@ -63,13 +63,18 @@ function makeModel(content) {
     return logits(z).map((logit) => 1 / (1 + Math.exp(-logit)));
   }
 
-  function priorDensity(z) {
-    let sum = 0;
-    for (const { mu, sigma } of components) {
+  /** log p(z), of the mixture by its largest component, so that none underflows. */
+  function logPrior(z) {
+    const logs = components.map(({ mu, sigma }) => {
       const r2 = ((z[0] - mu[0]) / sigma[0]) ** 2 + ((z[1] - mu[1]) / sigma[1]) ** 2;
-      sum += Math.exp(-r2 / 2) / (2 * Math.PI * sigma[0] * sigma[1]);
-    }
-    return sum / components.length;
+      return -r2 / 2 - Math.log(2 * Math.PI * sigma[0] * sigma[1]);
+    });
+    const largest = Math.max(...logs);
+    return largest + Math.log(logs.reduce((sum, log) => sum + Math.exp(log - largest), 0) / components.length);
+  }
+
+  function priorDensity(z) {
+    return Math.exp(logPrior(z));
   }
 
   /** -log p(x|z), nats. */
@@ -84,7 +89,7 @@ function makeModel(content) {
     for (const [x, wx] of content.quadrature) {
       for (const [y, wy] of content.quadrature) {
         const z = [mu[0] + Math.SQRT2 * sigma[0] * x, mu[1] + Math.SQRT2 * sigma[1] * y];
-        logP += ((wx * wy) / Math.PI) * Math.log(Math.max(priorDensity(z), 1e-300));
+        logP += ((wx * wy) / Math.PI) * logPrior(z);
       }
     }
     return logQ - logP;

@@ -296,7 +296,7 @@ function terms(x, posterior) {
   if (content.stochastic) {
     const kld = model.kld(posterior);
     const weight = content.divergenceWeight;
-    rows.push(["KLD", kld], [weight === 1 ? "total" : `BCE + ${weight} KLD`, bce + weight * kld]);
+    rows.push(["KLD", kld], [`BCE at \u03bc + ${weight === 1 ? "" : `${weight} \u00d7 `}KLD`, bce + weight * kld]);
   }
   return rows.map(([name, value]) => [name, `${value.toFixed(2)} nats`]);
 }
@@ -313,12 +313,13 @@ function pair(values) {
   return values.map((value) => value.toFixed(2)).join(", ");
 }
 
-/** Tell a test digit's story; null ends it. */
+/** Tell a test digit's story, which is the best epoch's; null ends it. */
 function select(i) {
   state.selected = i;
   $("told").hidden = i === null;
   $("no-story").hidden = i !== null;
   if (i !== null) {
+    showBest();
     const x = pixelsOf(i), posterior = state.posterior = model.encode(x);
     showDigit($("input"), x);
     showDigit($("reconstruction"), model.decode(posterior.mu));
@@ -543,29 +544,35 @@ function setFrame(frame) {
   redraw();
 }
 
-function listenToFilm() {
+let [timer, begun] = [0, false]; // begun: whether the slider is where the film was left
+
+function play(on) {
+  clearInterval(timer);
+  $("play").textContent = on ? "Pause" : "Play";
+  if (!on) return;
   const last = film.length - 1;
-  let timer = 0, begun = false;
+  if (!begun || state.frame === last) setFrame(0);
+  begun = true;
+  timer = setInterval(() => (state.frame < last ? setFrame(state.frame + 1) : play(false)), FRAME_MS);
+}
 
-  function play(on) {
-    clearInterval(timer);
-    $("play").textContent = on ? "Pause" : "Play";
-    if (!on) return;
-    if (!begun || state.frame === last) setFrame(0);
-    begun = true;
-    timer = setInterval(() => (state.frame < last ? setFrame(state.frame + 1) : play(false)), FRAME_MS);
-  }
-
+function showBest() {
   const best = content.film.epochs.indexOf(content.best);
-  $("epoch").max = Math.max(0, last);
-  $("epoch").disabled = $("play").disabled = last < 1;
+  play(false);
+  begun = false;
+  setFrame(best < 0 ? null : best);
+}
+
+function listenToFilm() {
+  $("epoch").max = Math.max(0, film.length - 1);
+  $("epoch").disabled = $("play").disabled = film.length < 2;
   $("epoch").addEventListener("input", () => {
     play(false);
     begun = true;
     setFrame(Number($("epoch").value));
   });
   $("play").addEventListener("click", () => play($("play").textContent === "Play"));
-  setFrame(best < 0 ? null : best);
+  showBest();
 }
 
 // Everything else, and the start.
@@ -592,7 +599,7 @@ function describe() {
   const decimals = content.stochastic ? 2 : 4;
   $("about").textContent =
     `${content.dataset}, best epoch ${content.best} of ${content.losses.length}: BCE ${bce.toFixed(2)} + ` +
-    `${weight}${content.divergence} ${divergence.toFixed(decimals)} = ${total.toFixed(2)} nats per test image. ` +
+    `${weight}${content.divergence} ${divergence.toFixed(decimals)} = ${total.toFixed(2)} ${content.stochastic ? "nats " : ""}per test image. ` +
     `${points.length} test digits; weights rounded to float16.`;
 }
 

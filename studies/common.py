@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported: two runs of a thread each are faster than one of two
 
 import torch
 from matplotlib.figure import Figure
@@ -27,20 +26,23 @@ from model import VAE
 
 SAMPLES, QUICK_SAMPLES = 500, 10  # an image, for log p(x)
 DRAWS_SEED = 1  # not evaluation's: z would be made of the very draws that it is compared with
-EVERY = 5  # log p(x) is estimated on every fifth test image
+EVERY = 5  # the bound and log p(x) are those of every fifth test image
 QUICK = {"dataset": "digits", "epochs": 2}
 
 
 def parse(description):
     """A study's flags: data_dir, results_dir, and whether to be quick, that is, only to show that it works."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--data_dir", default=main.DEFAULTS["data_dir"])
-    parser.add_argument("--results_dir", type=Path, default=Path("results/studies"))
+    parser.add_argument("--data_dir", "--data-dir", default=main.DEFAULTS["data_dir"])
+    parser.add_argument("--results_dir", "--results-dir", type=Path, default=Path("results/studies"))
     parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits, in a minute")
     flags = parser.parse_args()
     if flags.quick:  # never over the figures of a whole study
         flags.results_dir /= "quick"
-    flags.results_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        flags.results_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        parser.error(f"{flags.results_dir} is not a directory; name another --results_dir")
     return flags
 
 
@@ -57,12 +59,13 @@ def measured(flags, runs):
     dataset(flags)  # so that data that are missing are noticed once, and now
     shared = {"dataset": "mnist", "data_dir": flags.data_dir, "schedule": "onecycle", "log_interval": 10**6}
     shared |= {"device": "cpu"}
+    if flags.quick:
+        runs = [run | QUICK for run in runs]
     names = [",".join(f"{flag}={value}" for flag, value in run.items()).replace(" ", "") for run in runs]
     folders = [flags.results_dir / "runs" / name for name in names]
-    given = [
-        shared | run | (QUICK if flags.quick else {}) | {"results_dir": str(folder)}
-        for run, folder in zip(runs, folders, strict=True)
-    ]
+    given = [shared | run | {"results_dir": str(folder)} for run, folder in zip(runs, folders, strict=True)]
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the runs, which import PyTorch anew: it is faster than two threads each
+    print(f"{len(runs)} runs, {os.cpu_count()} at a time, logged in {flags.results_dir / 'runs'}", flush=True)
     pool = concurrent.futures.ProcessPoolExecutor(
         max_workers=os.cpu_count(),
         mp_context=multiprocessing.get_context("forkserver"),
@@ -70,8 +73,12 @@ def measured(flags, runs):
         initargs=(signal.SIGINT, signal.SIG_DFL),  # Ctrl-C ends them without a word: this process has one
     )
     with pool:
-        rows = pool.map(measure, given, [QUICK_SAMPLES if flags.quick else SAMPLES] * len(runs))
-        return [run | row for run, row in zip(runs, rows, strict=True)]
+        k = QUICK_SAMPLES if flags.quick else SAMPLES
+        futures = [pool.submit(measure, each, k) for each in given]
+        for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            future.result()  # raises what the run has raised
+            print(f"{done} of {len(runs)}: {names[futures.index(future)]}", flush=True)
+        return [run | future.result() for run, future in zip(runs, futures, strict=True)]
 
 
 def measure(given, k):
@@ -94,12 +101,15 @@ def measure(given, k):
         mean, deviation = train.moments(model.prior)
         draws = (model.prior.sample(len(z), train.generator(DRAWS_SEED)) - mean) / deviation
         z = (z - mean) / deviation
-    log_p, _ = train.likelihood(model, dataset, dataset.test_images[::EVERY], k)
+    # The bound and log p(x) of the same images, or their difference would be that of the images.
+    some = dataset.test_images[::EVERY]
+    terms = train.figures("test", *train.evaluate(model, some)[:2], {**main.DEFAULTS, **given})
+    log_p, _ = train.likelihood(model, dataset, some, k)
     return {
         "epoch": best["epoch"],
-        "bce": best["test_bce"],
-        "kld": best["test_kld"],
-        "total": best["test_total"],
+        "bce": terms["test_bce"],
+        "kld": terms["test_kld"],
+        "total": terms["test_total"],
         "train_total": best["train_total"],
         "log_p": log_p,
         "active_units": yardsticks.active_units(mu),
@@ -134,6 +144,14 @@ def print_table(heads, rows):
     """Print a Markdown table."""
     for row in (heads, ["---"] * len(heads), *rows):
         print("| " + " | ".join(map(str, row)) + " |")
+
+
+def show_draws(axes, model, n, gap=2):
+    """Show n decoded draws from a model's prior, ten in a row."""
+    images = torch.nn.functional.pad(model.sample(n, train.generator(1)).view(-1, 10, 28, 28), (gap,) * 4)
+    side = 28 + 2 * gap
+    axes.imshow(1 - images.permute(0, 2, 1, 3).reshape(-1, 10 * side), cmap="gray", vmin=0, vmax=1)
+    axes.axis("off")
 
 
 def figure(width, height):

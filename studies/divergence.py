@@ -129,17 +129,13 @@ def models_figure(rows, dataset):
     for above, below, (name, row) in zip(*axes, rows.items(), strict=True):
         model = VAE.load(row["best"])
         mu = train.evaluate(model, dataset.test_images)[3].numpy()
-        for digit, color in enumerate(utils.CLASS_COLORS):
-            above.plot(*mu[dataset.test_labels == digit].T, "s", ms=1.3, mew=0, color=color)
-            above.plot([], [], "o", color=color, label=str(digit))
+        utils.scatter(above, mu, dataset.test_labels.numpy(), 1.3)
         for radius in (1, 2, 3):
             above.add_patch(Circle((0, 0), radius, fill=False, color="#20303f", linewidth=0.6))
         above.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
-        above.set_title(name, fontsize=11)
-        images = model.sample(60, train.generator(1)).view(6, 10, 28, 28)
-        below.imshow(1 - images.permute(0, 2, 1, 3).reshape(168, 280), cmap="gray", vmin=0, vmax=1)
-        below.axis("off")
-    figure.legend(*above.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        above.set_title(f"{name}, seed {row['seed']}", fontsize=11)
+        common.show_draws(below, model, 60)
+    utils.class_legend(figure, "outside right upper")
     return figure
 
 

@@ -6,7 +6,6 @@ digits cluster, and the time.
 
 import common
 
-import train
 from model import VAE
 
 RECIPE = {"epochs": 15, "batch_size": 256, "lr": 2e-3}
@@ -45,13 +44,11 @@ def curves(rows, latent_dims):
 
 def samples(rows):
     """The paper's Figure 5: decoded draws from the prior as the latent dimension grows, by the largest network."""
-    figure = common.figure(1230, 350)
+    figure = common.figure(1230, 340)
     for axes, latent_dim in zip(figure.subplots(1, len(SAMPLED)), SAMPLED, strict=True):
         (row,) = (row for row in rows if row["latent_dim"] == latent_dim and len(row["hidden_dims"]) == 3)
-        images = VAE.load(row["best"]).sample(100, train.generator(1)).view(10, 10, 28, 28)
-        axes.imshow(1 - images.permute(0, 2, 1, 3).reshape(280, 280), cmap="gray", vmin=0, vmax=1)
+        common.show_draws(axes, VAE.load(row["best"]), 100)
         axes.set_title(f"{latent_dim}-D latent space", fontsize=11)
-        axes.axis("off")
     return figure
 
 

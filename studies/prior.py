@@ -30,14 +30,12 @@ def contours(rows, dataset):
         draws = model.prior.log_prob(model.prior.sample(DRAWS, train.generator(1)))
         levels = draws.quantile(torch.exp(-torch.tensor(SIGMAS).square() / 2)).tolist()
         axes.contourf(axis, axis, density, [*levels, density.max()], colors=["#eef1f5", "#d9e0e8", "#bcc8d6"])
-        for digit, color in enumerate(utils.CLASS_COLORS):
-            axes.plot(*mu[dataset.test_labels == digit].T, "s", ms=1.3, mew=0, color=color)
-            axes.plot([], [], "o", color=color, label=str(digit))
+        utils.scatter(axes, mu, dataset.test_labels.numpy(), 1.3)
         axes.contour(axis, axis, density, levels, colors="#20303f", linewidths=0.8, linestyles="solid")
         axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xlabel="standardised z 1")
-        axes.set_title(f"{NAMES[row['prior']]}: {row['total']:.2f} nats", fontsize=11)
+        axes.set_title(f"{NAMES[row['prior']]}, seed {row['seed']}: {row['total']:.2f} nats", fontsize=11)
     figure.axes[0].set_ylabel("standardised z 2")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    utils.class_legend(figure, "outside right center")
     return figure
 
 

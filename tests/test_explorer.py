@@ -139,10 +139,13 @@ def test_hovering_decodes(page):
 
 
 def test_a_clicked_point_tells_its_story(page):
+    page.find_element(By.ID, "epoch").send_keys(Keys.HOME)
+    page.find_element(By.ID, "map").send_keys(Keys.ENTER)
+    assert text(page, "epoch-number").startswith("epoch 3"), "the story is the best epoch's, and so is the map"
     at_point(page, central(page)[5]).click().perform()
     chosen = state(page, "state.selected")
     assert chosen is not None and text(page, "figures").startswith("class\n")
-    assert all(word in text(page, "figures") for word in ("BCE at", "KLD", "total", "nats"))
+    assert all(word in text(page, "figures") for word in ("BCE at", "KLD", "+ KLD", "nats"))
     ActionChains(page, 20).move_to_element_with_offset(page.find_element(By.ID, "map"), -330, -330).click().perform()
     assert state(page, "state.selected") is None
 
@@ -294,9 +297,15 @@ def test_three_latent_dimensions_have_no_page(small_mnist, tmp_path, capsys):
         (lambda folder: (folder / "checkpoint.pt").write_bytes(b"x"), "checkpoint.pt is damaged"),
         (lambda folder: (folder / "best.pt").unlink(), "best.pt"),
         (lambda folder: (folder / "latent" / "epoch_002.npy").write_bytes(b"x"), "epoch_002.npy is damaged"),
+        (lambda folder: break_header(folder / "latent" / "epoch_002.npy"), "epoch_002.npy is damaged"),
+        (lambda folder: (folder / "config.json").write_text("[" * 200_000), "does not hold a run"),
         (lambda folder: save_another_network(folder / "best.pt"), "another network"),
+        (lambda folder: save_doubles(folder / "best.pt"), "is not a best.pt"),
     ],
-    ids=["no directory", "no JSON", "a list", "no checkpoint", "no best.pt", "damaged means", "another network"],
+    ids=[
+        *("no directory", "no JSON", "a list", "no checkpoint", "no best.pt", "damaged means", "a damaged header"),
+        *("deep JSON", "another network", "float64"),
+    ],
 )
 def test_what_is_no_run_is_refused_in_a_line(run, tmp_path, capsys, damage, words):
     folder = tmp_path / "copy"
@@ -307,6 +316,15 @@ def test_what_is_no_run_is_refused_in_a_line(run, tmp_path, capsys, damage, word
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1 and words in errors, errors
     assert contents(folder) == before
+
+
+def break_header(path):
+    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
+
+
+def save_doubles(path):
+    saved = torch.load(path)
+    torch.save({**saved, "model": {name: value.double() for name, value in saved["model"].items()}}, path)
 
 
 def save_another_network(path):

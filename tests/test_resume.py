@@ -54,6 +54,11 @@ def equal(one, other):
     return one == other
 
 
+def transposed(state):
+    """A model's state, its matrices transposed."""
+    return {name: value.mT if value.dim() > 1 else value for name, value in state.items()}
+
+
 def same(one, other):
     """Assert that two finished runs ended alike, bit for bit, but for how long they took."""
     saved = [torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (one, other)]
@@ -97,6 +102,28 @@ def test_more_epochs_extend_a_finished_run(run, tmp_path):
     assert run("--resume", "--epochs", 4)[0] == 0
     assert metrics(tmp_path / "results")[3]["test_total"] == metrics(tmp_path / "whole")[3]["test_total"]
     same(tmp_path / "whole", tmp_path / "results")
+
+
+def test_best_pt_stays_with_the_best_epoch_when_later_ones_are_worse(run, tmp_path, monkeypatch):
+    assert run(*SMALL, "--epochs", 2, name="until the best")[0] == 0
+    seen = []
+
+    def worse_at_last(model, images, evaluate=train.evaluate):
+        bce, *rest = evaluate(model, images)
+        seen.append(bce)
+        return bce + 100 * (len(seen) > 2), *rest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", worse_at_last)
+        assert run(*SMALL, "--epochs", 4)[0] == 0
+    folder = tmp_path / "results"
+    assert min(metrics(folder), key=lambda row: float(row["test_total"]))["epoch"] == "2"
+    wanted = torch.load(tmp_path / "until the best" / "checkpoint.pt", weights_only=True)["model"]
+    assert equal(VAE.load(folder / "best.pt").state_dict(), wanted)
+    assert run(*SMALL, "--epochs", 2, "--seed", 2, name="another")[0] == 0
+    shutil.copy(tmp_path / "another" / "best.pt", folder)
+    code, errors = run("--resume", "--epochs", 5)
+    assert code == 1 and len(errors) == 1 and "best.pt is not of epoch 2" in errors[0], errors
 
 
 def check_intact(folder):
@@ -217,6 +244,30 @@ def test_a_second_ctrl_c_ends_at_once():
         assert process.wait(5) == -signal.SIGINT
 
 
+def test_ctrl_c_before_training_ends_at_once(tmp_path):
+    code = "import main, data, sys, time; data.load = lambda *a, **k: (print(flush=True), time.sleep(60)); "
+    code += f"sys.exit(main.main(['--results_dir', {str(tmp_path)!r}]))"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, **pipes) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=5)[1]
+    assert (process.returncode, errors) == (130, "Interrupted before training began\n")
+
+
+def test_ctrl_c_during_the_last_pictures_is_not_taken_for_success(run, tmp_path, monkeypatch):
+    """A loop over runs in a shell must end, too."""
+
+    def signalled(*arguments, finish=train.finish):
+        os.kill(os.getpid(), signal.SIGINT)
+        finish(*arguments)
+
+    monkeypatch.setattr(train, "finish", signalled)
+    code, errors = run(*SMALL, "--epochs", 1)
+    assert code == 130 and errors == ["Interrupted, but the run is complete"]
+    assert (tmp_path / "results" / "samples.png").exists()
+
+
 def test_torchrun_trains_together_and_leaves_nobody_behind(small_mnist, tmp_path):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     with endless(small_mnist, tmp_path, *torchrun) as process:
@@ -325,8 +376,9 @@ def test_a_schedule_that_has_ended_cannot_be_extended(run):
         lambda path: torch.save({"config": {}, "epoch": 1}, path),
         lambda path: torch.save({"config": Payload(str(path.with_name("hacked")))}, path),
         lambda path: torch.save({**torch.load(path), "model": {}}, path),
+        lambda path: torch.save({**(saved := torch.load(path)), "model": transposed(saved["model"])}, path),
     ],
-    ids=["truncated", "altered", "empty", "another dict", "hostile", "no weights"],
+    ids=["truncated", "altered", "empty", "another dict", "hostile", "no weights", "weights of other shapes"],
 )
 def test_a_damaged_file_is_refused_and_left_alone(run, tmp_path, name, damage):
     assert run(*SMALL, "--epochs", 1)[0] == 0
@@ -343,9 +395,10 @@ def test_a_damaged_file_is_refused_and_left_alone(run, tmp_path, name, damage):
         *((("history",), value) for value in (3, [], [3], [{}])),
         *((("config", "epochs"), value) for value in ("9", 0, None)),
         *((("config", name), 0) for name in ("batch_size", "log_interval", "latent_dim", "divergence_weight")),
-        *((("config", name), "other") for name in ("prior", "divergence")),
+        *((("config", name), value) for name in ("prior", "divergence") for value in ("other", [])),
         *((("config", "hidden_dims"), value) for value in (16, [0], [], ["x"])),
         *((("config", "seed"), -1), (("config", "lr"), float("nan")), (("config", "dataset"), "../x")),
+        *((("config", "schedule"), []), (("history", 0, "more"), torch.zeros(2)), (("history", 0, "test_kld"), "7")),
         *((("epoch",), 7), (("optimizer",), {}), (("optimizer", "first"), []), (("model",), None)),
         *((("optimizer", "steps"), None), (("optimizer", "second", 0), torch.zeros(1))),
     ],
@@ -409,33 +462,38 @@ def test_a_run_that_fails_at_once_costs_nobody_a_finished_one(run, tmp_path):
     assert contents(tmp_path / "results") == before
 
 
-def test_a_run_that_fails_in_its_first_pictures_costs_nobody_a_finished_one(run, tmp_path, monkeypatch):
+def test_a_run_that_cannot_save_its_first_epoch_costs_nobody_a_finished_one(run, tmp_path, monkeypatch):
     assert run(*SMALL, "--epochs", 3)[0] == 0
     before = contents(tmp_path / "results")
 
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device", "loss.png")
+    def full(path, content, write=checkpoint.write):
+        if path.name == "checkpoint.pt":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "draw", full)
+        patch.setattr(checkpoint, "write", full)
         code, errors = run(*SMALL, "--epochs", 1, "--seed", 2)
     assert code == 1 and len(errors) == 1 and "No space left" in errors[0], errors
     assert contents(tmp_path / "results") == before
 
 
-def test_a_run_killed_while_it_replaced_another_goes_on_as_itself(run, tmp_path, monkeypatch):
-    flags = (*SMALL, "--epochs", 2, "--seed", 2)
+@pytest.mark.parametrize(("where", "what"), [(checkpoint, "clear"), (train, "draw")], ids=["clear", "draw"])
+@pytest.mark.parametrize("latent_dim", [2, 3])
+def test_a_run_killed_while_it_replaced_another_goes_on_as_itself(run, tmp_path, monkeypatch, where, what, latent_dim):
+    flags = (*SMALL, "--epochs", 2, "--seed", 2, "--latent_dim", latent_dim)
     assert run(*flags, name="whole")[0] == 0
     assert run(*SMALL, "--epochs", 3)[0] == 0
 
-    def killed(before):
+    def killed(*arguments):
         raise OSError(errno.EIO, "killed here", "results")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "clear", killed)
+        patch.setattr(where, what, killed)
         assert run(*flags)[0] == 1
     assert run("--resume", "--seed", 2)[0] == 0
     same(tmp_path / "whole", tmp_path / "results")
+    assert contents(tmp_path / "whole").keys() == contents(tmp_path / "results").keys(), "a file of the other run"
 
 
 def test_a_second_run_in_the_directory_is_refused(run, tmp_path):
