@@ -54,7 +54,7 @@ def seed(text):
 
 
 def rate(text):
-    """A positive number that float32, in which it is used, can hold."""
+    """A positive number, not beyond float32, in which it is used."""
     return number(float, text, sys.float_info.min, 3.4e38, "a positive, finite number")
 
 

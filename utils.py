@@ -131,7 +131,7 @@ def scatter(axes, points, labels, size, **style):
     Returns: matplotlib's collection of them.
     """
     colors = to_rgba_array(CLASS_COLORS)[labels]
-    return axes.scatter(*points.T, s=size**2, c=colors, marker="s", linewidths=0, **style)
+    return axes.scatter(*points.T, s=size**2, color=colors, marker="s", linewidths=0, **style)
 
 
 def class_legend(figure, place):

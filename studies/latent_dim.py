@@ -45,6 +45,7 @@ def curves(rows, latent_dims):
 def samples(rows):
     """The paper's Figure 5: decoded draws from the prior as the latent dimension grows, by the largest network."""
     figure = common.figure(1230, 340)
+    figure.get_layout_engine().set(w_pad=0.15)
     for axes, latent_dim in zip(figure.subplots(1, len(SAMPLED)), SAMPLED, strict=True):
         (row,) = (row for row in rows if row["latent_dim"] == latent_dim and len(row["hidden_dims"]) == 3)
         common.show_draws(axes, VAE.load(row["best"]), 100)

@@ -4,6 +4,7 @@ N(0, I), a learned mixture of ten Gaussians and the VampPrior with ten pseudo-in
 """
 
 import common
+import numpy as np
 import torch
 
 import train
@@ -13,27 +14,29 @@ from model import PRIORS
 RECIPE = {"epochs": 30, "lr": 8e-3}
 NAMES = {"normal": "N(0, I)", "mixture": "mixture of 10 Gaussians", "vamp": "VampPrior, 10 pseudo-inputs"}
 SIGMAS = (3, 2, 1)  # a contour holds the share of the prior that N(0, I) has within so many deviations
-DRAWS, EDGE, GRID = 20_000, 4, 400
+DRAWS, GRID, OUTLIERS = 20_000, 400, 0.003  # the share of the means that may lie beyond a panel's edge, on each side
 
 
 @torch.no_grad()
 def contours(rows, dataset):
     """The figure: for each row's model the prior's density under the means of the test digits, both standardised."""
-    figure = common.figure(1230, 440)
-    axis = torch.linspace(-EDGE, EDGE, GRID)
-    grid = torch.cartesian_prod(axis, axis).flip(1)
+    figure = common.figure(1230, 460)
     for axes, row in zip(figure.subplots(1, len(rows)), rows, strict=True):
         model = train.VAE.load(row["best"])
         mean, deviation = train.moments(model.prior)
         mu = ((train.evaluate(model, dataset.test_images)[3] - mean) / deviation).numpy()
+        low, high = np.quantile(mu, (OUTLIERS, 1 - OUTLIERS), axis=0)
+        half = 0.55 * (high - low).max()
+        x, y = (torch.linspace(c - half, c + half, GRID) for c in (low + high) / 2)
+        grid = torch.cartesian_prod(y, x).flip(1)
         density = model.prior.log_prob(grid * deviation + mean).view(GRID, GRID)
         draws = model.prior.log_prob(model.prior.sample(DRAWS, train.generator(1)))
         levels = draws.quantile(torch.exp(-torch.tensor(SIGMAS).square() / 2)).tolist()
-        axes.contourf(axis, axis, density, [*levels, density.max()], colors=["#eef1f5", "#d9e0e8", "#bcc8d6"])
+        axes.contourf(x, y, density, [*levels, density.max()], colors=["#eef1f5", "#d9e0e8", "#bcc8d6"])
         utils.scatter(axes, mu, dataset.test_labels.numpy(), 1.3)
-        axes.contour(axis, axis, density, levels, colors="#20303f", linewidths=0.8, linestyles="solid")
-        axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xlabel="standardised z 1")
-        axes.set_title(f"{NAMES[row['prior']]}, seed {row['seed']}: {row['total']:.2f} nats", fontsize=11)
+        axes.contour(x, y, density, levels, colors="#20303f", linewidths=0.8, linestyles="solid")
+        axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal", xlabel="standardised z 1")
+        axes.set_title(f"{NAMES[row['prior']]}\nseed {row['seed']}, {row['total']:.2f} nats", fontsize=11)
     figure.axes[0].set_ylabel("standardised z 2")
     utils.class_legend(figure, "outside right center")
     return figure
