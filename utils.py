@@ -17,6 +17,7 @@ from PIL import Image
 # Paul Tol's muted scheme, safe for the colour-blind, and black; explorer/page.css has the same.
 CLASS_COLORS = ("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99")
 CLASS_COLORS += ("#882255", "#999933", "#88ccee", "#aa4499", "#000000")
+CLASS_RGBA = to_rgba_array(CLASS_COLORS)
 TRAIN_COLOR, TEST_COLOR, BEST_COLOR = "#8c9aa8", "#1f4e79", "#d62728"
 CLASS_ROWS = np.linspace(-3.6, 3.6, 10)  # where a single latent dimension's classes lie
 PARTS = ("train", "test")
@@ -130,8 +131,7 @@ def scatter(axes, points, labels, size, **style):
 
     Returns: matplotlib's collection of them.
     """
-    colors = to_rgba_array(CLASS_COLORS)[labels]
-    return axes.scatter(*points.T, s=size**2, color=colors, marker="s", linewidths=0, **style)
+    return axes.scatter(*points.T, s=size**2, color=CLASS_RGBA[labels], marker="s", linewidths=0, **style)
 
 
 def class_legend(figure, place):
@@ -156,7 +156,7 @@ def latent_frame(z, mu, labels, title, axis="z"):
     title_text.set_text(title)
     figure.draw_artist(title_text)
     for points, dots in zip((z, mu), panels, strict=True):
-        dots.set(offsets=points, facecolor=to_rgba_array(CLASS_COLORS)[labels])
+        dots.set(offsets=points, facecolor=CLASS_RGBA[labels])
         dots.axes.draw_artist(dots)
     return _png(_few_colors(_image(figure.canvas), 32))
 

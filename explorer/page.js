@@ -599,7 +599,8 @@ function describe() {
   const decimals = content.stochastic ? 2 : 4;
   $("about").textContent =
     `${content.dataset}, best epoch ${content.best} of ${content.losses.length}: BCE ${bce.toFixed(2)} + ` +
-    `${weight}${content.divergence} ${divergence.toFixed(decimals)} = ${total.toFixed(2)} ${content.stochastic ? "nats " : ""}per test image. ` +
+    `${weight}${content.divergence} ${divergence.toFixed(decimals)} = ${total.toFixed(2)} ` +
+    `${content.stochastic ? "nats " : ""}per test image. ` +
     `${points.length} test digits; weights rounded to float16.`;
 }
 
