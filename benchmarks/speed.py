@@ -1,14 +1,15 @@
-"""How long a training epoch takes, and against what: python benchmarks/speed.py
+"""How long does an epoch take, and what does a run cost beside training? python benchmarks/speed.py
 
-784-400-2 on MNIST, batches of 128, each contender in a process of its own, an epoch of each in turn, round after round,
-so that a machine whose speed drifts treats them alike. Nothing that is written stays.
+784-400-2 on MNIST in batches of 128. Each contender runs in its own process. They take turns, one epoch each, round
+after round, so that a machine whose speed drifts treats them alike. Nothing that is written stays.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import functools
 import multiprocessing
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -18,167 +19,143 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import main
-from errors import UserError
+import torch
+import torch.nn.functional as F
+
+import explorer
+import train
+from model import VAE, kld
+from support import checkpoint, data, likelihood, report
+from support.config import Config, default_data_dir, directory, whole_number
+from support.devices import find_precision
+from support.errors import UserError
+from support.seeds import EVALUATION_SEED, generator
 
 BATCH_SIZE = 128
+BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
+FRACTIONS = {"1/4": 0.25, "1/2": 0.5, "all": 1.0}
+EPOCHS = 100  # of the run whose parts beside training are timed
+PEAK_UNIT = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss: bytes on macOS, kilobytes elsewhere
 
 
-def conventional(data_dir):
-    """The loop of most tutorials: a DataLoader that makes a PIL image and a tensor of each digit; float32, Adam."""
-    import torch
-    import torch.nn.functional as F
-    from torch.utils.data import DataLoader
-    from torchvision import datasets, transforms
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
+    parser.add_argument("--rounds", type=whole_number, default=7, help="timed epochs per contender (default: 7)")
+    flags = parser.parse_args()
+    config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE)
+    try:
+        dataset = data.load("mnist", flags.data_dir)
+    except (UserError, OSError) as error:
+        sys.exit(f"speed.py: error: {error}")
 
-    from model import VAE
+    seconds, memory = race(find_contenders(config), flags.rounds)
+    print_contenders(seconds, memory, "conventional loop")
+    with tempfile.TemporaryDirectory() as folder:
+        print_parts(time_parts(dataclasses.replace(config, results_dir=Path(folder)), dataset, flags.rounds))
 
-    loader = DataLoader(datasets.MNIST(data_dir, transform=transforms.ToTensor()), batch_size=BATCH_SIZE, shuffle=True)
+    sizes = {f"{name} of the data": functools.partial(project, config, share) for name, share in FRACTIONS.items()}
+    for n in BATCH_SIZES:
+        sizes[f"batches of {n}"] = functools.partial(project, dataclasses.replace(config, batch_size=n))
+    print_sizes(race(sizes, flags.rounds)[0])
+
+
+def find_contenders(config):
+    """The contenders by name: functions that make a function that trains for an epoch."""
+    best = find_precision("auto", torch.device("cpu"))
+    contenders = {
+        "conventional loop": functools.partial(conventional, config),
+        "JAX scan, float32": functools.partial(jax_scan, config),
+    }
+    for precision in dict.fromkeys((best, "float32")):
+        mine = dataclasses.replace(config, precision=precision)
+        contenders[f"this project, {precision}"] = functools.partial(project, mine)
+        contenders[f"products alone, {precision}"] = functools.partial(products, mine)
+    return contenders
+
+
+def conventional(config):
+    """The loop of most tutorials: a DataLoader makes a PIL image and a tensor of each digit; float32, Adam."""
+    from torchvision import datasets, transforms  # here: the other contenders do without
+
+    dataset = datasets.MNIST(config.data_dir, transform=transforms.ToTensor())
+    loader = torch.utils.data.DataLoader(dataset, config.batch_size, shuffle=True)
     model = VAE()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), config.lr)
 
     def epoch():
         for images, _ in loader:
             x = images.view(-1, 784)
             mu, logvar = model.encode(x)
-            logits = model.decode(model.reparameterize(mu, logvar))
-            bce = F.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
-            kld = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+            logits = model.decode(model.reparameterize(mu, logvar, torch.randn_like(mu)))
+            bce = F.binary_cross_entropy(logits.sigmoid(), x, reduction="sum")
+            divergence = kld(mu, logvar).sum()
             optimizer.zero_grad()
-            ((bce + kld) / len(x)).backward()
+            ((bce + divergence) / len(x)).backward()
             optimizer.step()
-            bce.item(), kld.item()
+            bce.item()  # tutorials add up the losses here
+            divergence.item()
 
     return epoch
 
 
-def project(data_dir, precision="auto", batch_size=BATCH_SIZE, fraction=1.0, compiled=False):
-    """This project's epoch, from the functions that main.py uses; or the same with its network compiled."""
-    import torch
+def jax_scan(config):
+    """The same epoch, compiled by JAX. Raises ImportError if JAX is not installed."""
+    from jax_scan import make_epoch
 
-    import data
-    import machine
-    import optim
-    import train
-    from model import VAE
-
-    images = data.load("mnist", data_dir).train_images
-    images = images[: int(len(images) * fraction)]
-    model = VAE()
-    bfloat16 = machine.find_precision(precision, images.device) == "bfloat16"
-    net = torch.compile(model, dynamic=False) if compiled else model
-    step = train.make_step(net, optim.Adam(model.parameters(), 1e-3), images, bfloat16)
-
-    def epoch():
-        train.train_epoch(step, *train.epoch_noise(1, 1, len(images), 2), batch_size)
-
-    return epoch
+    images = data.load("mnist", config.data_dir).train_images
+    return make_epoch(data.pixels(images).numpy(), config.batch_size)
 
 
-def jax_scan(data_dir):
-    """The same epoch as one compiled lax.scan over its full batches, float32. Raises ImportError without JAX."""
-    import jax
-    import jax.numpy as jnp
+def project(config, share=1.0):
+    """This project's epoch, over a share of the training images."""
+    dataset = data.load("mnist", config.data_dir)
+    n = int(share * len(dataset.train_images))
+    dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])
+    run = train.begin(config, dataset)
+    return lambda: train.train_epoch(run, 1, lambda *progress: None)
 
-    import data
 
-    images = jnp.asarray(data.pixels(data.load("mnist", data_dir).train_images).numpy())
-    batches = len(images) // BATCH_SIZE
-
-    def linear(key, n_in, n_out):
-        bound = n_in**-0.5
-        return [jax.random.uniform(key, shape, minval=-bound, maxval=bound) for shape in ((n_in, n_out), (n_out,))]
-
-    keys = jax.random.split(jax.random.key(0), 4)
-    widths = ((784, 400), (400, 4), (2, 400), (400, 784))
-    parameters = [linear(key, *width) for key, width in zip(keys, widths, strict=True)]
-
-    def apply(layer, x):
-        return x @ layer[0] + layer[1]
-
-    def loss(parameters, x, eps):
-        hidden, heads, back, out = parameters
-        mu, logvar = jnp.split(apply(heads, jax.nn.relu(apply(hidden, x))), 2, axis=1)
-        logits = apply(out, jax.nn.relu(apply(back, mu + jnp.exp(0.5 * logvar) * eps)))
-        bce = jnp.sum(jax.nn.softplus(logits) - logits * x)
-        kld = 0.5 * jnp.sum(mu**2 + jnp.exp(logvar) - 1 - logvar)
-        return (bce + kld) / len(x), jnp.stack([bce, kld])
-
-    def adam(state, batch):
-        parameters, first, second, t = state
-        index, eps = batch
-        gradients, losses = jax.grad(loss, has_aux=True)(parameters, images[index], eps)
-        t = t + 1
-        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradients)
-        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, gradients)
-        rate = 1e-3 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        parameters = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), parameters, first, second)
-        return (parameters, first, second, t), losses
-
-    scan = jax.jit(lambda state, order, eps: jax.lax.scan(adam, state, (order, eps)), donate_argnums=0)
-    zeros = [jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)]
-    state = (parameters, *zeros, jnp.zeros(()))
+def products(config):
+    """The large matrix products of an epoch and nothing else: two forward and three backward per batch."""
+    batches = -(-60_000 // config.batch_size)
+    dtype = getattr(torch, config.precision)
+    x = torch.randn(config.batch_size, 784).to(dtype)
+    hidden = torch.randn(config.batch_size, 400).to(dtype)
+    weight = torch.randn(400, 784).to(dtype)
 
     def epoch():
-        nonlocal state
-        order = jax.random.permutation(jax.random.key(1), len(images))[: batches * BATCH_SIZE]
-        eps = jax.random.normal(jax.random.key(2), (batches, BATCH_SIZE, 2))
-        state, losses = scan(state, order.reshape(batches, BATCH_SIZE), eps)
-        losses.block_until_ready()
-
-    return epoch
-
-
-def products(data_dir, dtype="bfloat16"):
-    """Nothing but an epoch's large matrix products: two forward, three backward a batch."""
-    import torch
-
-    kind = getattr(torch, dtype)
-    x, hidden = torch.randn(BATCH_SIZE, 784).to(kind), torch.randn(BATCH_SIZE, 400).to(kind)
-    weight = torch.randn(400, 784).to(kind)
-
-    def epoch():
-        for _ in range(-(-60000 // BATCH_SIZE)):
-            x @ weight.t()  # encoder, forward
+        for _ in range(batches):
+            x @ weight.T  # encoder, forward
             hidden @ weight  # decoder, forward
-            hidden.t() @ x  # encoder's weights, backward
-            x @ weight.t()  # decoder's input, backward
-            x.t() @ hidden  # decoder's weights, backward
+            hidden.T @ x  # encoder's weights, backward
+            x @ weight.T  # decoder's input, backward
+            x.T @ hidden  # decoder's weights, backward
 
     return epoch
-
-
-def serve(pipe, make, arguments):
-    """In a process of its own: make an epoch, and time one for each message."""
-    try:
-        epoch = make(*arguments)
-    except ImportError as error:
-        pipe.send(str(error))
-        return
-    pipe.send(None)
-    while pipe.recv():
-        start = time.perf_counter()
-        epoch()
-        elapsed = time.perf_counter() - start
-        pipe.send((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
 
 
 def race(contenders, rounds):
-    """Each contender's seconds, of a first epoch and then of `rounds`, and its process's peak memory in GB, by name.
+    """Time each contender for a first epoch and then `rounds` more; one that lacks a package is left out.
 
     Args:
-        contenders: by name, what makes an epoch and its arguments. One that lacks a package is left out, in a line.
+        contenders: from `find_contenders`.
+
+    Returns: by name, the seconds of each epoch, and the peak memory of the contender's process in GB.
     """
     context = multiprocessing.get_context("spawn")
-    pipes, seconds, memory = {}, {}, {}
-    for name, (make, *arguments) in contenders.items():
+    pipes = {}
+    for name, make_epoch in contenders.items():
         pipe, end = context.Pipe()
-        context.Process(target=serve, args=(end, make, arguments), daemon=True).start()
-        end.close()  # so that a process that fails is an EOFError here, not a wait for ever
-        if problem := pipe.recv():
+        context.Process(target=serve, args=(end, make_epoch), daemon=True).start()
+        end.close()  # a process that fails is then an EOFError here, not a wait without end
+        problem = pipe.recv()
+        if problem:
             print(f"left out: {name} ({problem})")
         else:
-            pipes[name], seconds[name] = pipe, []
+            pipes[name] = pipe
+    seconds = {name: [] for name in pipes}
+    memory = {}
     for _ in range(1 + rounds):
         for name, pipe in pipes.items():
             pipe.send(True)
@@ -189,102 +166,114 @@ def race(contenders, rounds):
     return seconds, memory
 
 
-def summary(values):
-    """Median and range of a contender's seconds, but for the first epoch's."""
-    return f"{statistics.median(values[1:]):.2f} | {min(values[1:]):.2f} to {max(values[1:]):.2f}"
+def serve(pipe, make_epoch):
+    """In the contender's process: prepare, and then time one epoch per message."""
+    try:
+        epoch = make_epoch()
+    except ImportError as error:
+        pipe.send(str(error))
+        return
+    pipe.send(None)
+    while pipe.recv():
+        start = time.perf_counter()
+        epoch()
+        elapsed = time.perf_counter() - start
+        pipe.send((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNIT))
 
 
-def report(seconds, memory, against):
-    """Print a table of times, of how many times as long `against` takes round by round, and of peak memory."""
-    print(f"\n| an epoch of 60,000 images | median s | range | speed-up over the {against} | first epoch s | peak GB |")
+class Stopwatch:
+    """The seconds of each timed call, by name."""
+
+    def __init__(self):
+        self.seconds = {}
+
+    @contextlib.contextmanager
+    def time(self, name):
+        """Time what is done inside."""
+        start = time.perf_counter()
+        yield
+        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+
+
+def time_parts(config, dataset, rounds):
+    """Time what an epoch and a run cost beside training.
+
+    Returns: by name, the seconds of each repeat: EPOCHS of what each epoch does, `rounds` of what a run does once.
+    """
+    run = train.begin(dataclasses.replace(config, epochs=EPOCHS), dataset)
+    first = next(train.epochs(run))
+    run.history.clear()
+    watch = Stopwatch()
+    with contextlib.redirect_stdout(None):
+        for epoch in range(1, EPOCHS + 1):
+            # Each epoch is the best so far: then best.pt is written every time.
+            row = {**first.row, "epoch": epoch, "test_total": first.row["test_total"] - epoch}
+            time_epoch(watch, run, row)
+        for _ in range(rounds):
+            time_start_and_end(watch, run)
+    return watch.seconds
+
+
+def time_epoch(watch, run, row):
+    """Time what follows the training of an epoch, as main.py does it."""
+    with watch.time("evaluation"):
+        test = train.evaluate(run.model, run.dataset.test_images)
+    run.history.append(row)
+    epoch = train.Epoch(row, test)
+    with watch.time("checkpoint.pt, best.pt, metrics.csv"):
+        checkpoint.save(run)
+    with watch.time("the three pictures, config.json"):
+        report.epoch(run, epoch)
+    with watch.time("explorer: the epoch's latent means"):
+        explorer.remember(run, epoch)
+
+
+def time_start_and_end(watch, run):
+    """Time what a run does once."""
+    config = run.config
+    with watch.time("start: imports"):
+        subprocess.run([sys.executable, "-c", "import train"], cwd=Path(__file__).parent.parent, check=True)
+    with watch.time("start: data"):
+        data.load(config.dataset, config.data_dir)
+    with watch.time("end: explorer.html"):
+        explorer.write(config, run.dataset, run.history)
+    with watch.time("end: pictures and log p(x)"):
+        report.finish(run)
+    images = run.dataset.test_images
+    k = likelihood.affordable_samples(run.model, len(images))
+    with watch.time(f"end: log p(x) alone, k = {k}"):
+        likelihood.log_likelihood(run.model, run.model.encode, images, k, generator(EVALUATION_SEED))
+
+
+def print_contenders(seconds, memory, base):
+    """Print the table of contenders; a speed-up is the median, over the rounds, of the ratio to the base."""
+    print(f"\n| an epoch of 60,000 images | median s | range | speed-up over the {base} | first epoch s | peak GB |")
     print("|---|---|---|---|---|---|")
     for name, values in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(seconds[against][1:], values[1:], strict=True))
-        print(f"| {name} | {summary(values)} | {ratio:.2f} | {values[0]:.2f} | {memory[name]:.2f} |")
+        ratios = [slow / fast for slow, fast in zip(seconds[base][1:], values[1:], strict=True)]
+        print(
+            f"| {name} | {summary(values)} | {statistics.median(ratios):.2f} | {values[0]:.2f} | {memory[name]:.2f} |"
+        )
 
 
-def around(data_dir, rounds):
-    """Print what an epoch and a run of the documented command cost beside training: medians of their parts."""
-    import torch
-
-    import checkpoint
-    import data
-    import explorer
-    import train
-
-    folder = Path(tempfile.mkdtemp())
-    config = {**main.DEFAULTS, "precision": "auto", "epochs": 100}
-    dataset = data.load("mnist", data_dir)
-    model, optimizer, history = train.build(config, torch.device("cpu"))
-    step = train.make_step(model, optimizer, dataset.train_images)
-    train.train_epoch(step, *train.epoch_noise(1, 1, 1000, 2), BATCH_SIZE)
-    seconds = {}
-
-    def timed(name, function, *arguments):
-        start = time.perf_counter()
-        result = function(*arguments)
-        seconds.setdefault(name, []).append(time.perf_counter() - start)
-        return result
-
-    for epoch in range(1, 101):
-        *terms, z, mu = timed("evaluation", train.evaluate, model, dataset.test_images)
-        losses = train.figures("train", *terms, config) | train.figures("test", *terms, config)
-        losses["test_total"] -= epoch  # each epoch the best so far, so that best.pt is written too
-        history.append({"epoch": epoch, **losses, "seconds": 0.0})
-        timed("the three pictures", train.draw, folder, config, dataset, model, history, z, mu)
-        timed("checkpoint.pt, best.pt, metrics.csv", checkpoint.save, folder, config, model, optimizer, history)
-    for _ in range(rounds):
-        timed("start: imports", subprocess.run, [sys.executable, "-c", "import train"])
-        timed("start: data", data.load, "mnist", data_dir)
-        with contextlib.redirect_stdout(None):
-            timed("end: all of it", train.finish, folder, config, dataset, history)
-        timed("end: explorer.html", explorer.write, folder, config, dataset, history)
-        k = train.affordable_samples(model, len(dataset.test_images))
-        timed(f"end: log p(x), k = {k}", train.likelihood, model, dataset, dataset.test_images, k)
-    shutil.rmtree(folder)
+def print_parts(seconds):
+    """Print the table of what a run costs beside training."""
     print("\n| beside training | median ms |\n|---|---|")
     for name, values in seconds.items():
         print(f"| {name} | {1000 * statistics.median(values):.0f} |")
 
 
-def run():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", "--data-dir", default=main.DEFAULTS["data_dir"])
-    parser.add_argument("--rounds", type=main.count, default=7)
-    flags = parser.parse_args()
-
-    import torch
-
-    import data
-    import machine
-
-    try:
-        data.load("mnist", flags.data_dir)  # so that data that are missing are noticed once, and now
-    except (UserError, OSError) as error:
-        sys.exit(f"speed.py: error: {error}")
-    contenders = {
-        "conventional loop": (conventional, flags.data_dir),
-        "JAX scan, float32": (jax_scan, flags.data_dir),
-    }
-    best = machine.find_precision("auto", torch.device("cpu"))
-    for precision in dict.fromkeys((best, "float32")):
-        contenders |= {
-            f"this project, {precision}": (project, flags.data_dir, precision),
-            f"this project, {precision}, compiled": (project, flags.data_dir, precision, BATCH_SIZE, 1.0, True),
-            f"products alone, {precision}": (products, flags.data_dir, precision),
-        }
-    report(*race(contenders, flags.rounds), "conventional loop")
-    around(flags.data_dir, flags.rounds)
-
-    shares = {"1/4": 0.25, "1/2": 0.5, "all": 1.0}
-    sizes = {
-        f"{name} of the data": (project, flags.data_dir, "auto", BATCH_SIZE, share) for name, share in shares.items()
-    }
-    sizes |= {f"batches of {n}": (project, flags.data_dir, "auto", n) for n in (32, 64, 128, 256, 512, 1024)}
-    print("\n| this project's epoch | median s | least to most |\n|---|---|---|")
-    for name, values in race(sizes, flags.rounds)[0].items():
+def print_sizes(seconds):
+    """Print the table of this project's epoch with less data, and with other batch sizes."""
+    print("\n| this project's epoch | median s | range |\n|---|---|---|")
+    for name, values in seconds.items():
         print(f"| {name} | {summary(values)} |")
 
 
+def summary(values):
+    """Median and range of the seconds of epochs, the first left out."""
+    return f"{statistics.median(values[1:]):.2f} | {min(values[1:]):.2f} to {max(values[1:]):.2f}"
+
+
 if __name__ == "__main__":
-    run()
+    main()

@@ -1,4 +1,8 @@
-"""results/explorer.html: the latent space of a run as one page that opens from disk, without a network."""
+"""explorer.html: the latent space of a run as one page that opens from disk, without a network.
+
+A room of its own: training does not need it. `remember` keeps the latent means after each epoch, for the page's film;
+`write` puts them, the test digits and the best weights into one HTML file.
+"""
 
 import base64
 import io
@@ -9,89 +13,133 @@ import numpy as np
 import torch
 from PIL import Image
 
-import checkpoint
-import data
-from errors import UserError
-from model import DIVERGENCES, VAE
+from support import checkpoint
+from support.config import differences, from_plain
+from support.data import pixels
+from support.errors import UserError
 
-PARTS = Path(__file__).parent
-DIGITS_A_CLASS = 200
-MOST_FRAMES = 100  # of the film: a megabyte
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = (  # in the order they are joined: each one uses only those before it
+    *("state", "network", "content", "schedule", "dom", "figures", "theme", "canvas", "images", "view", "map"),
+    *("backdrop", "points", "film", "losses", "decoded", "selection", "centring", "pad", "interpolation", "input"),
+    "start",
+)
+DIGITS_PER_CLASS = 200
+MOST_FRAMES = 100  # of the film: about a megabyte
 SPRITE_COLUMNS = 50
-HALF = 65504.0  # float16's largest
-QUADRATURE = 9  # nodes a dimension: exact for the KL from one Gaussian, and close for a mixture
+HALF = 65504.0  # float16's largest number
+QUADRATURE = 9  # nodes per dimension: exact for the KL from one Gaussian, and close for a mixture
+
+
+def remember(run, epoch):
+    """Write an epoch's means of the digits on the page, (digits, 2). Only two latent dimensions have a page."""
+    if run.config.latent_dim != 2:
+        return
+    rows = shown(run.dataset.test_labels.cpu().numpy())
+    buffer = io.BytesIO()
+    np.save(buffer, halved(epoch.test.mu.numpy()[rows]))
+    checkpoint.write(frame(run.config.results_dir, epoch.row["epoch"]), buffer.getvalue())
+
+
+def write(config, dataset, history):
+    """Write the page of a run, from its best.pt and what `remember` wrote. Only two latent dimensions have a page.
+
+    Args:
+        config: the run's settings; its results_dir is where the files are.
+        dataset: what it was trained on.
+        history: the rows of its epochs.
+
+    Raises:
+        UserError: best.pt is damaged or of another run.
+        OSError: a file cannot be read or written.
+    """
+    if config.latent_dim != 2:
+        return
+    folder = config.results_dir
+    model = load_best(config, history)
+    rows = shown(dataset.test_labels.cpu().numpy())
+    images = dataset.test_images.cpu()[rows]
+    epochs = film_epochs([row["epoch"] for row in history if frame(folder, row["epoch"]).exists()], history)
+    with torch.no_grad():
+        means = model.encode(pixels(images))[0].numpy()
+        mu, logvar = model.prior.components()
+        prior = torch.cat([mu, torch.exp(0.5 * logvar)], 1).tolist()
+    content = {
+        "dataset": dataset.title,
+        "classes": dataset.classes,
+        "encoder": widths(model.encoder),
+        "decoder": widths(model.decoder),
+        "weights": packed(np.concatenate([p.detach().numpy().ravel() for p in network(model)])),
+        "prior": prior,
+        "stochastic": config.divergence == "kl",
+        "divergence": "KLD" if config.divergence == "kl" else "MMD",
+        "divergenceWeight": config.divergence_weight,
+        "quadrature": np.transpose(np.polynomial.hermite.hermgauss(QUADRATURE)).tolist(),
+        "labels": dataset.test_labels.cpu()[rows].tolist(),
+        "sprite": sprite(images.numpy()),
+        "means": packed(means),
+        "film": {"epochs": epochs, "means": packed(film(folder, epochs, len(rows)))},
+        "losses": [[row[f"test_{name}"] for name in ("bce", "divergence", "total")] for row in history],
+        "best": checkpoint.best_of(history)["epoch"],
+    }
+    checkpoint.write(folder / "explorer.html", page(content).encode())
+
+
+def load_best(config, history):
+    """The model in best.pt. Raises UserError if that is not of this run's best epoch."""
+    path = config.results_dir / "best.pt"
+    model = checkpoint.load_model(path)
+    saved = checkpoint.read(path)
+    found = differences(from_plain(saved["config"]), config)
+    if found:
+        raise UserError(f"{path} is of another run: {'; '.join(found)}")
+    best = checkpoint.best_of(history)
+    if saved["row"] != best:
+        raise UserError(f"{path} is not of epoch {best['epoch']}, the best: run the same command again to complete it")
+    return model
 
 
 def shown(labels):
-    """The rows of the test digits that the page shows: equally many of each class, always the same ones.
+    """The rows of the test images on the page: equally many of each class, always the same ones.
 
     Args:
-        labels: (N,), 0 to 9.
+        labels: (N,), from 0.
     """
     rng = np.random.default_rng(0)
     classes, counts = np.unique(labels, return_counts=True)
-    n = min(DIGITS_A_CLASS, counts.min())
-    chosen = [rng.choice(np.flatnonzero(labels == digit), n, replace=False) for digit in classes]
+    n = min(DIGITS_PER_CLASS, counts.min())
+    chosen = [rng.choice(np.flatnonzero(labels == label), n, replace=False) for label in classes]
     return np.sort(np.concatenate(chosen))
 
 
 def frame(folder, epoch):
-    """The path of an epoch's means of the digits shown."""
+    """The path of an epoch's means."""
     return checkpoint.frame(folder, "latent", epoch).with_suffix(".npy")
 
 
-def remember(folder, epoch, mu, labels):
-    """Write an epoch's means, of mu (N, 2), for the page's film: float16, (digits shown, 2)."""
-    buffer = io.BytesIO()
-    np.save(buffer, halved(mu[shown(labels)]))
-    checkpoint.write(frame(folder, epoch), buffer.getvalue())
+def film(folder, epochs, n):
+    """The means of n digits after some epochs, (epochs, n, 2). Raises UserError if a file holds anything else."""
+    means = np.empty((len(epochs), n, 2), np.float16)
+    for i, epoch in enumerate(epochs):
+        path = frame(folder, epoch)
+        try:
+            loaded = np.load(path)
+            if loaded.shape != (n, 2):
+                raise ValueError(f"its shape is {loaded.shape}")
+            means[i] = loaded
+        except OSError:
+            raise
+        except Exception as error:  # what a damaged header makes numpy raise is no closed list
+            raise UserError(f"{path} is damaged: delete it, and the film leaves this epoch out") from error
+    return means
 
 
-def write(folder, config, dataset, history):
-    """Write the page of a run with two latent dimensions.
-
-    Args:
-        folder: the run's, with best.pt and the means that `remember` wrote. config: its flags.
-        dataset: what it was trained on. history: its epochs' figures.
-
-    Raises:
-        UserError: best.pt is not of the run's network. OSError: a file cannot be read or written.
-    """
-    model, best = VAE.load(folder / "best.pt"), checkpoint.best_of(history)
-    differing = [flag for flag, value in model.network.items() if config.get(flag, value) != value]
-    if differing:
-        raise UserError(f"{folder / 'best.pt'} is of another network than config.json: its {' and '.join(differing)}")
-    if not checkpoint.is_of(folder / "best.pt", best):
-        raise UserError(
-            f"{folder / 'best.pt'} is not of epoch {best['epoch']}, the best: let the run end, or --resume it"
-        )
-    if model.latent_dim != 2:
-        raise UserError(f"the page needs a run of --latent_dim 2, and {folder} has {model.latent_dim} dimensions")
-    rows = shown(dataset.test_labels.cpu().numpy())
-    images, labels = dataset.test_images.cpu()[rows], dataset.test_labels.cpu()[rows]
-    epochs = film_epochs([epoch["epoch"] for epoch in history if frame(folder, epoch["epoch"]).exists()], history)
-    with torch.no_grad():
-        means = model.encode(data.pixels(images))[0].numpy()
-        prior = torch.cat([model.prior.components()[0], torch.exp(0.5 * model.prior.components()[1])], 1).tolist()
-    divergence = DIVERGENCES[config["divergence"]]
-    content = {
-        "dataset": data.TITLES[dataset.name],
-        "encoder": [784, *config["hidden_dims"], (2 if divergence.stochastic else 1) * 2],
-        "decoder": [2, *reversed(config["hidden_dims"]), 784],
-        "weights": packed(np.concatenate([p.detach().numpy().ravel() for p in network(model)])),
-        "prior": prior,
-        "stochastic": divergence.stochastic,
-        "divergence": divergence.label,
-        "divergenceWeight": config["divergence_weight"],
-        "quadrature": np.transpose(np.polynomial.hermite.hermgauss(QUADRATURE)).tolist(),
-        "labels": labels.tolist(),
-        "sprite": sprite(images.numpy()),
-        "means": packed(means),
-        "film": {"epochs": epochs, "means": packed(film(folder, epochs, len(rows)))},
-        "losses": [[epoch[f"test_{name}"] for name in ("bce", "divergence", "total")] for epoch in history],
-        "best": best["epoch"],
-    }
-    checkpoint.write(folder / "explorer.html", page(content).encode())
+def film_epochs(epochs, history):
+    """At most 100 of the epochs, evenly spaced; the first, the best and the last are among them."""
+    if len(epochs) > MOST_FRAMES:
+        evenly = {epochs[i] for i in np.linspace(0, len(epochs) - 1, MOST_FRAMES - 1).round().astype(int)}
+        epochs = sorted(evenly | {checkpoint.best_of(history)["epoch"]} & set(epochs))
+    return epochs
 
 
 def network(model):
@@ -99,33 +147,14 @@ def network(model):
     return [*model.encoder.parameters(), *model.decoder.parameters()]
 
 
-def film(folder, epochs, n):
-    """The means of n digits in some epochs, (epochs, n, 2). Raises UserError if a file holds anything else."""
-    means = np.empty((len(epochs), n, 2), np.float16)
-    for i, epoch in enumerate(epochs):
-        path = frame(folder, epoch)
-        try:
-            loaded = np.load(path)
-            if loaded.shape != (n, 2):
-                raise ValueError(f"of shape {loaded.shape}")
-            means[i] = loaded
-        except OSError:
-            raise
-        except Exception as error:  # what a damaged header makes numpy raise is no closed list
-            raise UserError(f"{path} is damaged: delete it, and the film goes without this epoch") from error
-    return means
-
-
-def film_epochs(epochs, history):
-    """At most 100 of the epochs, evenly spaced, the first, the best and the last of them included."""
-    if len(epochs) > MOST_FRAMES:
-        evenly = {epochs[i] for i in np.linspace(0, len(epochs) - 1, MOST_FRAMES - 1).round().astype(int)}
-        epochs = sorted(evenly | {checkpoint.best_of(history)["epoch"]} & set(epochs))
-    return epochs
+def widths(layers):
+    """The input width of an MLP and the output width of each of its layers."""
+    linear = [layer for layer in layers if hasattr(layer, "out_features")]
+    return [linear[0].in_features, *(layer.out_features for layer in linear)]
 
 
 def halved(values):
-    """Values as little-endian float16; those that it cannot hold, as the largest that it can."""
+    """Values as little-endian float16; those beyond its range at its edge."""
     return np.clip(values, -HALF, HALF).astype("<f2")
 
 
@@ -147,12 +176,10 @@ def sprite(images):
 
 def page(content):
     """The page's HTML: the template with its style, its scripts and a run's content in place."""
-    html = (PARTS / "page.html").read_text()
-    for mark, text in (
-        ("{{style}}", (PARTS / "page.css").read_text()),
-        ("{{network}}", (PARTS / "network.js").read_text()),
-        ("{{script}}", (PARTS / "page.js").read_text()),
-        ("{{content}}", json.dumps(content, separators=(",", ":"))),
-    ):
+    html = (PAGE / "page.html").read_text()
+    style = (PAGE / "page.css").read_text()
+    script = "\n".join((PAGE / f"{name}.js").read_text() for name in SCRIPTS)
+    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no class name can end the element
+    for mark, text in (("{{style}}", style), ("{{script}}", script), ("{{content}}", data)):
         html = html.replace(mark, text)
     return html

@@ -1,34 +1,30 @@
 """Write the page of a finished or unfinished run: python -m explorer results"""
 
 import argparse
-import json
+import dataclasses
 import sys
 from pathlib import Path
 
-from errors import UserError
+from support.errors import UserError
 
 
 def write(folder, data_dir=None):
-    """Write folder's explorer.html from what its run has left there.
+    """Write the explorer.html of the run in a folder, from what it has left there.
 
     Raises:
         UserError, OSError: there is no run, or its files or data are not what they should be.
     """
-    import checkpoint  # here, because PyTorch takes seconds to import and --help need not wait
-    import data
-    import explorer
+    import explorer  # here: PyTorch takes seconds to import, and --help need not wait
+    from support import checkpoint, data
 
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-        history = checkpoint.read(folder / "checkpoint.pt")["history"]
-    except FileNotFoundError as error:
-        raise UserError(f"there is no run in {folder}: {Path(error.filename).name} is missing") from error
-    except (ValueError, KeyError, RecursionError) as error:
-        raise UserError(f"{folder} does not hold a run of this program") from error
-    if not isinstance(config, dict) or not checkpoint.is_valid(config) or not checkpoint.is_history(history):
-        raise UserError(f"{folder} does not hold a run of this program")
-    dataset = data.load(config["dataset"], data_dir or config.get("data_dir", "data"), download=False)
-    explorer.write(folder, config, dataset, history)
+    if not (folder / "checkpoint.pt").exists():
+        raise UserError(f"there is no run in {folder}: checkpoint.pt is missing")
+    saved = checkpoint.load(folder / "checkpoint.pt")
+    config = dataclasses.replace(saved.config, results_dir=folder)
+    if config.latent_dim != 2:
+        raise UserError(f"the page needs a run of --latent_dim 2, and the run in {folder} has {config.latent_dim}")
+    dataset = data.load(config.dataset, data_dir or config.data_dir, download=False)
+    explorer.write(config, dataset, saved.history)
 
 
 def main(argv=None):

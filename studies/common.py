@@ -1,170 +1,289 @@
-"""What the studies share: runs of main.py, taken up where they were left, and what the yardsticks say of them."""
+"""What the studies share: how they train and measure their runs, and how they write tables and figures.
+
+A run is `main.run` of a Config. The same call begins it, continues it, or finds it done, so an interrupted study
+continues with the same command. Skip this file on a first reading.
+"""
 
 import argparse
 import concurrent.futures
 import contextlib
 import csv
+import dataclasses
 import multiprocessing
 import os
 import signal
 import statistics
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import measures
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
-import checkpoint
-import data
 import main
 import train
-import yardsticks
-from errors import UserError
-from model import VAE
+import utils
+from support import checkpoint, data, likelihood
+from support.config import Config, default_data_dir, directory
+from support.errors import UserError
+from support.manifold import moments
+from support.seeds import EVALUATION_SEED, generator
 
-SAMPLES, QUICK_SAMPLES = 500, 10  # an image, for log p(x)
-DRAWS_SEED = 1  # not evaluation's: z would be made of the very draws that it is compared with
-EVERY = 5  # the bound and log p(x) are those of every fifth test image
-QUICK = {"dataset": "digits", "epochs": 2}
+SAMPLES = 500  # per image, for log p(x)
+QUICK_SAMPLES = 10
+QUICK_EPOCHS = 2
+DRAWS_SEED = 1  # not EVALUATION_SEED: z would be made from the very draws that it is compared with
+EVERY = 5  # the bound and log p(x) are means over every fifth test image
+ENCODED = 1000  # training images encoded at a time
+IMAGE_SIDE = 28  # pixels
+POINT_SIZE = 1.3  # typographic points
+GAP = 2  # pixels around an image in a picture of many
+
+
+class Result(NamedTuple):
+    """A finished run, and what is measured at its best epoch: the columns of a study's CSV after the settings."""
+
+    config: Config
+    epoch: int  # the best one
+    bce: float  # this and kld, total and log_p: nats per image, over every fifth test image
+    kld: float | None  # None under MMD
+    total: float
+    train_total: float  # in training, over that epoch
+    log_p: float
+    active_units: int
+    knn_accuracy: float
+    sliced_wasserstein: float  # this and mmd: between q(z) and p(z), in standard deviations of the prior
+    mmd: float
+    seconds: float  # of training, all epochs
+
+    def load_model(self):
+        """The model of the best epoch."""
+        return checkpoint.load_model(self.config.results_dir / "best.pt")
 
 
 def parse(description):
-    """A study's flags: data_dir, results_dir, and whether to be quick, that is, only to show that it works."""
+    """The flags of a study: data_dir, results_dir, quick and overwrite. Makes results_dir."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--data_dir", "--data-dir", default=main.DEFAULTS["data_dir"])
-    parser.add_argument("--results_dir", "--results-dir", type=Path, default=Path("results/studies"))
-    parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits, in a minute")
+    parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
+    parser.add_argument("--results_dir", "--results-dir", type=directory, default=Path("results/studies"))
+    parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits: does the study work?")
+    parser.add_argument("--overwrite", action="store_true", help="train every run again")
     flags = parser.parse_args()
-    if flags.quick:  # never over the figures of a whole study
-        flags.results_dir /= "quick"
-    try:
-        flags.results_dir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        parser.error(f"{flags.results_dir} is not a directory; name another --results_dir")
+    if flags.quick:
+        flags.results_dir /= "quick"  # never over the results of a full study
+    flags.results_dir.mkdir(parents=True, exist_ok=True)
     return flags
 
 
-def dataset(flags):
+def load_dataset(flags):
     """The dataset that a study trains on."""
     return data.load("digits" if flags.quick else "mnist", flags.data_dir)
 
 
-def measured(flags, runs):
-    """What `measure` says of main.py's run with each of the dicts `runs` of its flags, a core each, in their order.
+def measure_runs(flags, runs, settings):
+    """Train and measure runs, one process per core.
 
-    A run that is in the results directory is taken up where it was left, and a finished one is measured again.
+    Args:
+        runs: a Config for each run; its data, place and device are filled in here.
+        settings: the names of the fields of Config that tell the study's runs apart.
+
+    Returns: a Result for each run, in the order of `runs`.
     """
-    dataset(flags)  # so that data that are missing are noticed once, and now
-    shared = {"dataset": "mnist", "data_dir": flags.data_dir, "schedule": "onecycle", "log_interval": 10**6}
-    shared |= {"device": "cpu"}
-    if flags.quick:
-        runs = [run | QUICK for run in runs]
-    names = [",".join(f"{flag}={value}" for flag, value in run.items()).replace(" ", "") for run in runs]
-    folders = [flags.results_dir / "runs" / name for name in names]
-    given = [shared | run | {"results_dir": str(folder)} for run, folder in zip(runs, folders, strict=True)]
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the runs, which import PyTorch anew: it is faster than two threads each
-    print(f"{len(runs)} runs, {os.cpu_count()} at a time, logged in {flags.results_dir / 'runs'}", flush=True)
+    load_dataset(flags)  # missing data are noticed here, once
+    runs = [complete(config, flags, settings) for config in runs]
+    k = QUICK_SAMPLES if flags.quick else SAMPLES
+    # The runs import PyTorch after this. One thread each is faster than sharing all cores.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    print(f"{len(runs)} runs, {os.cpu_count()} at a time; their output is in {flags.results_dir / 'runs'}", flush=True)
     pool = concurrent.futures.ProcessPoolExecutor(
         max_workers=os.cpu_count(),
         mp_context=multiprocessing.get_context("forkserver"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_DFL),  # Ctrl-C ends them without a word: this process has one
+        initializer=start_worker,
     )
-    with pool:
-        k = QUICK_SAMPLES if flags.quick else SAMPLES
-        futures = [pool.submit(measure, each, k) for each in given]
+    try:
+        futures = {pool.submit(measure, config, k): config for config in runs}
         for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            future.result()  # raises what the run has raised
-            print(f"{done} of {len(runs)}: {names[futures.index(future)]}", flush=True)
-        return [run | future.result() for run, future in zip(runs, futures, strict=True)]
+            future.result()  # raises what the run raised
+            print(f"{done} of {len(runs)} done: {futures[future].results_dir.name}", flush=True)
+        return [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def measure(given, k):
-    """Run main.py with the flags `given`, and return the best epoch's figures and yardsticks.
+def start_worker():
+    """Let Ctrl-C end a process of the pool at once, without a word: the main process reports it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which would outlive the process
+
+
+def complete(config, flags, settings):
+    """The Config with which a study trains a run: on one core, in a directory named after its settings."""
+    if flags.quick:
+        config = dataclasses.replace(config, epochs=QUICK_EPOCHS)
+    name = ",".join(f"{setting}={plain(getattr(config, setting))}" for setting in settings)
+    return dataclasses.replace(
+        config,
+        dataset="digits" if flags.quick else "mnist",
+        data_dir=flags.data_dir,
+        results_dir=flags.results_dir / "runs" / name,
+        device="cpu",
+        log_interval=10**6,
+        overwrite=flags.overwrite,
+        named=frozenset({"dataset"}),  # a run never falls back to another dataset
+    )
+
+
+def plain(value):
+    """A setting as part of a directory's name: (512, 256) becomes 512-256."""
+    return "-".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def measure(config, k):
+    """Train a run, or find it done, and measure it. Its output goes to a file beside its directory.
 
     Args:
-        k: samples an image for log p(x).
+        k: samples per image for log p(x).
+
+    Returns: a Result.
     """
-    folder = Path(given["results_dir"])
+    folder = config.results_dir
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.log", "a") as log, contextlib.redirect_stdout(log):
-        train.run(given | {"resume": (folder / "checkpoint.pt").exists()}, main.DEFAULTS)
-    history = checkpoint.read(folder / "checkpoint.pt")["history"]
-    best, model = checkpoint.best_of(history), VAE.load(folder / "best.pt")
-    dataset = data.load(given["dataset"], given["data_dir"])
-    *_, z, mu = train.evaluate(model, dataset.test_images)
-    with torch.no_grad():
-        train_mu = torch.cat([model.encode(data.pixels(images))[0] for images in dataset.train_images.split(1000)])
-        # Distances are in the prior's deviations, as a learned one has a scale of its own.
-        mean, deviation = train.moments(model.prior)
-        draws = (model.prior.sample(len(z), train.generator(DRAWS_SEED)) - mean) / deviation
-        z = (z - mean) / deviation
-    # The bound and log p(x) of the same images, or their difference would be that of the images.
-    some = dataset.test_images[::EVERY]
-    terms = train.figures("test", *train.evaluate(model, some)[:2], {**main.DEFAULTS, **given})
-    log_p, _ = train.likelihood(model, dataset, some, k)
+    with open(f"{folder}.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        main.run(config)
+    history = checkpoint.load(folder / "checkpoint.pt").history
+    best = checkpoint.best_of(history)
+    model = checkpoint.load_model(folder / "best.pt")
+    dataset = data.load(config.dataset, config.data_dir)
+    return Result(
+        config=config,
+        epoch=best["epoch"],
+        train_total=best["train_total"],
+        seconds=sum(row["seconds"] for row in history),
+        **measure_likelihood(model, config, dataset, k),
+        **measure_latents(model, dataset),
+    )
+
+
+def measure_likelihood(model, config, dataset, k):
+    """The bound and log p(x) of the same test images: otherwise their difference would also be that of the images."""
+    images = dataset.test_images[::EVERY]
+    bce, divergence, *_ = train.evaluate(model, images)
+    proposal = likelihood.proposal_of(model, config, dataset.train_images)
+    log_p = likelihood.log_likelihood(model, proposal, images, k, generator(EVALUATION_SEED))
     return {
-        "epoch": best["epoch"],
-        "bce": terms["test_bce"],
-        "kld": terms["test_kld"],
-        "total": terms["test_total"],
-        "train_total": best["train_total"],
-        "log_p": log_p,
-        "active_units": yardsticks.active_units(mu),
-        "knn_accuracy": yardsticks.knn_accuracy(train_mu, dataset.train_labels, mu, dataset.test_labels),
-        "sliced_wasserstein": yardsticks.sliced_wasserstein(z, draws, train.generator(DRAWS_SEED)),
-        "mmd": yardsticks.chunked_mmd(z, draws),
-        "seconds": sum(epoch["seconds"] for epoch in history),
-        "best": str(folder / "best.pt"),
+        "bce": bce,
+        "kld": divergence if config.divergence == "kl" else None,
+        "total": bce + config.divergence_weight * divergence,
+        "log_p": log_p.double().mean().item(),
     }
 
 
-def write_rows(path, rows):
-    """Write dicts as a CSV, figures to four decimals; the place of the weights is left out."""
+@torch.no_grad()
+def measure_latents(model, dataset):
+    """What `measures` tells about the latents of the test images."""
+    *_, z, mu = train.evaluate(model, dataset.test_images)
+    train_mu = torch.cat([model.encode(data.pixels(images))[0] for images in dataset.train_images.split(ENCODED)])
+    # A learned prior has a scale of its own, so distances are in its standard deviations.
+    mean, deviation = moments(model.prior)
+    draws = (model.prior.sample(len(z), generator(DRAWS_SEED)) - mean) / deviation
+    z = (z - mean) / deviation
+    return {
+        "active_units": measures.active_units(mu),
+        "knn_accuracy": measures.knn_accuracy(train_mu, dataset.train_labels, mu, dataset.test_labels),
+        "sliced_wasserstein": measures.sliced_wasserstein(z, draws, generator(DRAWS_SEED)),
+        "mmd": measures.chunked_mmd(z, draws),
+    }
+
+
+def write_results(path, results, settings):
+    """Write a CSV with a row per run: its settings, then its figures."""
+    rows = []
+    for result in results:
+        figures = result._asdict()
+        config = figures.pop("config")
+        rows.append({setting: getattr(config, setting) for setting in settings} | figures)
+    write_csv(path, rows)
+
+
+def write_csv(path, rows):
+    """Write dicts as a CSV: numbers to four decimals, a tuple as [1, 2], None as an empty cell."""
     with open(path, "w", newline="") as file:
-        table = csv.DictWriter(file, [name for name in rows[0] if name != "best"], lineterminator="\n")
+        table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()
-        for row in rows:
-            shown = {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
-            table.writerow({name: value for name, value in shown.items() if name != "best"})
+        table.writerows({name: cell(value) for name, value in row.items()} for row in rows)
 
 
-def summary(rows, column, decimals=2):
-    """A column of some rows, one a seed, as text: mean ± standard deviation; a dash where it is empty."""
-    values = [row[column] for row in rows]
+def cell(value):
+    """A value as it is written in a CSV."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def print_table(labels, groups, columns):
+    """Print a Markdown table with a row per group of runs that differ only in their seed.
+
+    Args:
+        labels: heads of the first columns.
+        groups: from what stands under these heads (a tuple of text) to the group's Results.
+        columns: from a column's head to a field of Result and its decimals.
+    """
+    print()
+    print_row((*labels, *columns))
+    print_row(["---"] * (len(labels) + len(columns)))
+    for names, results in groups.items():
+        print_row((*names, *(summary(results, *column) for column in columns.values())))
+    print()
+
+
+def print_row(cells):
+    """Print a row of a Markdown table."""
+    print(f"| {' | '.join(map(str, cells))} |")
+
+
+def summary(results, field, decimals):
+    """A field of some Results as text: mean ± standard deviation, or a dash if it is None."""
+    values = [getattr(result, field) for result in results]
     if None in values:
         return "-"
     deviation = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{decimals}f}{deviation}"
 
 
-def print_table(heads, rows):
-    """Print a Markdown table."""
-    for row in (heads, ["---"] * len(heads), *rows):
-        print("| " + " | ".join(map(str, row)) + " |")
+def new_figure(width, height):
+    """An empty figure of width x height pixels."""
+    return Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
 
 
-def show_draws(axes, model, n, gap=2):
+def show_means(axes, mu, labels):
+    """Show a point for each image at its latent mean, mu (N, 2), coloured by its class, labels (N,)."""
+    points = utils.scatter(axes, mu.numpy(), labels.numpy(), POINT_SIZE, marker="s")
+    points.set_alpha(1)  # points as small as these would be too faint
+
+
+def show_draws(axes, model, n):
     """Show n decoded draws from a model's prior, ten in a row."""
-    images = torch.nn.functional.pad(model.sample(n, train.generator(1)).view(-1, 10, 28, 28), (gap,) * 4)
-    side = 28 + 2 * gap
-    axes.imshow(1 - images.permute(0, 2, 1, 3).reshape(-1, 10 * side), cmap="gray", vmin=0, vmax=1)
+    images = model.sample(n, generator(DRAWS_SEED)).view(-1, 10, IMAGE_SIDE, IMAGE_SIDE)
+    padded = torch.nn.functional.pad(images, (GAP,) * 4)
+    sheet = padded.permute(0, 2, 1, 3).reshape(-1, 10 * (IMAGE_SIDE + 2 * GAP))
+    axes.imshow(1 - sheet, cmap="gray", vmin=0, vmax=1)
     axes.axis("off")
 
 
-def figure(width, height):
-    """An empty figure of width x height pixels, to be saved at 100 dots an inch."""
-    return Figure(figsize=(width / 100, height / 100), layout="constrained")
-
-
-def run(study):
-    """Run study(), and end the process with 0, or with 1 and a line on what the user can mend."""
+def run_study(study):
+    """Call a study's main function and print how long it took. Errors that the user can fix end in one line."""
+    start = time.perf_counter()
     try:
         study()
     except (UserError, OSError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here", file=sys.stderr)
+        print("\nInterrupted; the same command without --overwrite continues the study", file=sys.stderr)
         sys.exit(130)
+    print(f"{time.perf_counter() - start:.0f} s on this machine ({os.cpu_count()} cores)")

@@ -1,35 +1,65 @@
-"""The review's third open question, "nothing says which latent dimension or network", tried: studies/latent_dim.py
+"""Which latent dimension, and which network? Trains 24 pairs of them: python studies/latent_dim.py [--quick]
 
-Eight latent dimensions times three networks, one seed: the bound, log p(x), how many latents are used, how well the
-digits cluster, and the time.
+Eight latent dimensions and three networks, one seed: the bound, log p(x), the latents in use, how well the classes
+separate, and the time. The answer is in docs/studies.md; a first reader can skip this file.
 """
+
+import dataclasses
 
 import common
 
-from model import VAE
+from support.config import Config
 
-RECIPE = {"epochs": 15, "batch_size": 256, "lr": 2e-3}
-LATENT_DIMS, QUICK_DIMS = (1, 2, 3, 5, 10, 20, 50, 200), (2, 5, 10, 20)
-NETWORKS = {"400": [400], "512-256": [512, 256], "1024-512-256": [1024, 512, 256]}
-COLORS = ("#7a8794", "#2a7fb8", "#c4483d")
-SAMPLED = (2, 5, 10, 20)  # the latent dimensions of the paper's Figure 5
+RECIPE = Config(epochs=15, batch_size=256, lr=2e-3, schedule="onecycle")
+SETTINGS = ("latent_dim", "hidden_dims", "epochs", "batch_size", "lr")
+LATENT_DIMS = (1, 2, 3, 5, 10, 20, 50, 200)
+QUICK_DIMS = (2, 5, 10, 20)
+NETWORKS = {"1024-512-256": (1024, 512, 256), "512-256": (512, 256), "400": (400,)}
+COLORS = {"400": "#7a8794", "512-256": "#2a7fb8", "1024-512-256": "#c4483d"}
+SAMPLED_DIMS = (2, 5, 10, 20)  # those of the paper's Figure 5
+SAMPLED_NETWORK = "1024-512-256"
+COLUMNS = {
+    "-ELBO": ("total", 2),
+    "log p(x)": ("log_p", 2),
+    "active": ("active_units", 0),
+    "kNN accuracy": ("knn_accuracy", 3),
+    "-ELBO, train": ("train_total", 2),
+    "seconds": ("seconds", 0),
+}
 
 
-def curves(rows, latent_dims):
-    """The figure: the bound with log p(x), the active units, and the neighbours' accuracy against the dimension."""
-    figure = common.figure(1230, 430)
-    bound, active, neighbours = figure.subplots(1, 3)
-    for (network, hidden_dims), color in zip(NETWORKS.items(), COLORS, strict=True):
-        mine = [row for row in rows if row["hidden_dims"] == hidden_dims]
+def main():
+    flags = common.parse(__doc__)
+    latent_dims = QUICK_DIMS if flags.quick else LATENT_DIMS
+    # The largest network comes first, so that no process is left alone with a long run at the end.
+    names = [(network, latent_dim) for network in NETWORKS for latent_dim in latent_dims]
+    runs = [dataclasses.replace(RECIPE, latent_dim=d, hidden_dims=NETWORKS[network]) for network, d in names]
+    results = dict(zip(names, common.measure_runs(flags, runs, SETTINGS), strict=True))
+    common.write_results(flags.results_dir / "latent_dim.csv", results.values(), SETTINGS)
+    draw_curves(results, latent_dims).savefig(flags.results_dir / "latent_dim.png")
+    draw_samples(results).savefig(flags.results_dir / "latent_dim_samples.png")
+    groups = {name: [result] for name, result in results.items()}
+    common.print_table(("network", "latent dimension"), groups, COLUMNS)
+
+
+def draw_curves(results, latent_dims):
+    """The figure: bound and log p(x), active units and kNN accuracy against the latent dimension.
+
+    Args:
+        results: from (network, latent dimension) to its Result.
+    """
+    figure = common.new_figure(1230, 430)
+    bound, active, accuracy = figure.subplots(1, 3)
+    for network, color in COLORS.items():
+        mine = [results[network, latent_dim] for latent_dim in latent_dims]
         style = {"color": color, "marker": "o", "markersize": 4}
-        bound.plot(latent_dims, [row["total"] for row in mine], label=f"{network}: -ELBO", **style)
-        bound.plot(latent_dims, [-row["log_p"] for row in mine], ":", label=f"{network}: -log p(x)", **style)
-        active.plot(latent_dims, [row["active_units"] for row in mine], label=network, **style)
-        neighbours.plot(latent_dims, [100 * row["knn_accuracy"] for row in mine], label=network, **style)
+        bound.plot(latent_dims, [result.total for result in mine], label=f"{network}: -ELBO", **style)
+        bound.plot(latent_dims, [-result.log_p for result in mine], ":", label=f"{network}: -log p(x)", **style)
+        active.plot(latent_dims, [result.active_units for result in mine], label=network, **style)
+        accuracy.plot(latent_dims, [100 * result.knn_accuracy for result in mine], label=network, **style)
     active.plot(latent_dims, latent_dims, "--", color="#bbbbbb", label="all of them")
-    for axes, title in zip(
-        figure.axes, ("nats per test image", "active units", "accuracy of 10 nearest neighbours, %"), strict=True
-    ):
+    titles = ("nats per test image", "active units", "accuracy of 10 nearest neighbours, %")
+    for axes, title in zip(figure.axes, titles, strict=True):
         axes.set_title(title, fontsize=11)
         axes.set(xscale="log", xlabel="latent dimension")
         axes.set_xticks(latent_dims, latent_dims)
@@ -42,40 +72,15 @@ def curves(rows, latent_dims):
     return figure
 
 
-def samples(rows):
+def draw_samples(results):
     """The paper's Figure 5: decoded draws from the prior as the latent dimension grows, by the largest network."""
-    figure = common.figure(1230, 340)
+    figure = common.new_figure(1230, 340)
     figure.get_layout_engine().set(w_pad=0.15)
-    for axes, latent_dim in zip(figure.subplots(1, len(SAMPLED)), SAMPLED, strict=True):
-        (row,) = (row for row in rows if row["latent_dim"] == latent_dim and len(row["hidden_dims"]) == 3)
-        common.show_draws(axes, VAE.load(row["best"]), 100)
+    for axes, latent_dim in zip(figure.subplots(1, len(SAMPLED_DIMS)), SAMPLED_DIMS, strict=True):
+        common.show_draws(axes, results[SAMPLED_NETWORK, latent_dim].load_model(), 100)
         axes.set_title(f"{latent_dim}-D latent space", fontsize=11)
     return figure
 
 
-def main():
-    flags = common.parse(__doc__)
-    latent_dims = QUICK_DIMS if flags.quick else LATENT_DIMS
-    # The largest network first, so that at the end no process waits long for another.
-    runs = [
-        {"latent_dim": latent_dim, "hidden_dims": hidden_dims, **RECIPE}
-        for hidden_dims in reversed(NETWORKS.values())
-        for latent_dim in latent_dims
-    ]
-    rows = common.measured(flags, runs)
-    common.write_rows(flags.results_dir / "latent_dim.csv", rows)
-    curves(rows, latent_dims).savefig(flags.results_dir / "latent_dim.png", dpi=100)
-    samples(rows).savefig(flags.results_dir / "latent_dim_samples.png", dpi=100)
-    columns = {"total": 2, "log_p": 2, "active_units": 0, "knn_accuracy": 3, "train_total": 2, "seconds": 0}
-    common.print_table(
-        ("network", "latent dimension", "-ELBO", "log p(x)", "active", "kNN accuracy", "-ELBO, train", "seconds"),
-        [
-            ["-".join(map(str, row["hidden_dims"])), row["latent_dim"]]
-            + [common.summary([row], *column) for column in columns.items()]
-            for row in rows
-        ],
-    )
-
-
 if __name__ == "__main__":
-    common.run(main)
+    common.run_study(main)

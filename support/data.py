@@ -1,10 +1,11 @@
-"""Datasets as tensors: found on disk, downloaded, or carried by scikit-learn; verified before use.
+"""Datasets as tensors: found on disk, downloaded, or taken from scikit-learn; verified before use.
 
 Images stay uint8 rows (N, 784), a quarter of float32's memory; `pixels` turns a batch into float32 in [0, 1].
 """
 
 import http.client
 import socket
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -15,12 +16,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from errors import UserError
+from support.devices import broadcast
+from support.errors import UserError
 
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # torchvision's names
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn digits"}
-IMAGE_MAGIC, LABEL_MAGIC = 2051, 2049  # http://yann.lecun.com/exdb/mnist: unsigned bytes in three dimensions, in one
-PROBE_SECONDS, STALL_SECONDS = 5, 10
+DIGITS = tuple("0123456789")
+CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = {"mnist": DIGITS, "fashion_mnist": CLOTHES, "digits": DIGITS}
+# http://yann.lecun.com/exdb/mnist: unsigned bytes in three dimensions, and in one.
+IMAGE_MAGIC = 2051
+LABEL_MAGIC = 2049
+PROBE_SECONDS = 5
+STALL_SECONDS = 10
 
 
 class Unavailable(UserError):
@@ -28,13 +36,23 @@ class Unavailable(UserError):
 
 
 class Dataset(NamedTuple):
-    """Images (N, 784) uint8 and labels (N,) int64 from 0 to 9, of the training and of the test set."""
+    """Images (N, 784) uint8 and labels (N,) int64 of the training and of the test set; labels count from 0."""
 
     name: str
     train_images: torch.Tensor
     train_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
+
+    @property
+    def title(self):
+        """The dataset's name in pictures: "MNIST"."""
+        return TITLES[self.name]
+
+    @property
+    def classes(self):
+        """The name of each class, by label: ("0", "1", ...)."""
+        return CLASSES[self.name]
 
     def to(self, device):
         """The same dataset on a device."""
@@ -47,14 +65,15 @@ def pixels(images):
 
 
 def load(name, data_dir, download=True):
-    """The dataset `name` (mnist, fashion_mnist, digits), downloaded into data_dir through torchvision if not there.
+    """The dataset `name`, downloaded into data_dir through torchvision if it is not there.
 
     Raises:
         Unavailable: neither in data_dir nor downloadable.
-        UserError: a file is not what its name says. OSError: it cannot be read, or a download not written.
+        UserError: a file is not what its name says.
+        OSError: a file cannot be read, or a download cannot be written.
     """
     if name == "digits":
-        return _digits()
+        return _load_digits()
     raw = Path(data_dir) / FOLDERS[name] / "raw"
     sets = [(raw / f"{prefix}-images-idx3-ubyte", raw / f"{prefix}-labels-idx1-ubyte") for prefix in ("train", "t10k")]
     missing = [path for pair in sets for path in pair if not path.exists()]
@@ -64,14 +83,36 @@ def load(name, data_dir, download=True):
         )
     if missing:
         _download(name, data_dir, missing[0])
-    return Dataset(name, *(tensor for pair in sets for tensor in _images_and_labels(*pair)))
+    return Dataset(name, *(tensor for pair in sets for tensor in _read_images_and_labels(*pair)))
 
 
-def _images_and_labels(image_path, label_path):
+def find(config, saved_dataset, world):
+    """The dataset of a Config, the same on every process.
+
+    If MNIST cannot be had, and neither the user nor the run to continue (its dataset's name, or None) asks for it, this
+    is scikit-learn's digits, after a warning.
+    """
+    dataset = None
+    if world.rank == 0:  # the other processes come after it, and find what it has downloaded
+        try:
+            dataset = load(config.dataset, config.data_dir)
+        except Unavailable as error:
+            if "dataset" in config.named or saved_dataset == config.dataset:
+                raise
+            rule = "*" * 100
+            print(f"{rule}\nWARNING: {error}.\nGOING ON WITH --dataset digits, NOT MNIST.\n{rule}", file=sys.stderr)
+            dataset = load("digits", config.data_dir)
+    name = broadcast(dataset and dataset.name, world)
+    return dataset or load(name, config.data_dir, download=False)
+
+
+def _read_images_and_labels(image_path, label_path):
     images = _read_idx(image_path, IMAGE_MAGIC, (28, 28))
     labels = _read_idx(label_path, LABEL_MAGIC, ())
     if len(images) != len(labels):
-        raise UserError(f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels; get both anew")
+        raise UserError(
+            f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels; download both again"
+        )
     if labels.max() > 9:
         raise UserError(f"{label_path} holds a label {labels.max()}, outside 0-9; delete the file to download it again")
     return torch.from_numpy(images.reshape(-1, 784)), torch.from_numpy(labels.astype(np.int64))
@@ -95,8 +136,8 @@ def _read_idx(path, magic, item_shape):
 
 
 def _download(name, data_dir, missing):
-    """Fetch and check (MD5) a dataset through torchvision, noticing a dead network within seconds."""
-    from torchvision import datasets  # here, because it takes seconds to import and most runs find their data on disk
+    """Download a dataset through torchvision, which checks its MD5; a dead network is noticed within seconds."""
+    from torchvision import datasets  # here: it takes seconds to import, and most runs find their data on disk
 
     ways_out = (
         f"put the four IDX files into {missing.parent}, name their place with --data_dir or $VAE_DATA_DIR, "
@@ -119,7 +160,7 @@ def _download(name, data_dir, missing):
 
 
 def _answers(url):
-    """Whether a server answers there in PROBE_SECONDS; in a thread, as no timeout of Python's bounds a name look-up."""
+    """Whether a server answers within PROBE_SECONDS; in a thread, as no timeout of Python's bounds a name look-up."""
     answered = threading.Event()
 
     def probe():
@@ -137,9 +178,9 @@ def _answers(url):
     return answered.is_set()
 
 
-def _digits():
-    """The 1,797 handwritten digits of scikit-learn's wheel (UCI, 8 x 8, 0 to 16), scaled up; the first 1,500 train."""
-    from sklearn.datasets import load_digits  # here, because it takes a second to import and only this dataset needs it
+def _load_digits():
+    """The 1,797 handwritten digits of scikit-learn (UCI, 8 x 8, 0 to 16), scaled up; the first 1,500 train."""
+    from sklearn.datasets import load_digits  # here: it takes a second to import, and only this dataset needs it
 
     digits = load_digits()
     images = torch.from_numpy(digits.images).float().div_(16).unsqueeze(1)

@@ -1,0 +1,45 @@
+// The chart of the test losses over the epochs.
+
+const CHART_LEFT = 70; // CSS pixels for the text
+const CHART_RIGHT = 10;
+
+/** Draw BCE, divergence and total below each other, each on its own scale. A dashed line marks the best epoch. */
+function drawLosses() {
+  const canvas = $("losses");
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
+  const context = fitCanvas(canvas, width, height);
+  const intervals = Math.max(1, content.losses.length - 1);
+  const toX = (epoch) => CHART_LEFT + ((width - CHART_LEFT - CHART_RIGHT) * (epoch - 1)) / intervals;
+  const best = toX(content.best);
+  context.setLineDash([3, 3]);
+  strokePath(context, [[best, 0], [best, height]], state.theme.soft, 1);
+  context.setLineDash([]);
+  const names = ["BCE", content.divergence, "total"];
+  const pane = height / 3;
+  names.forEach((name, i) => {
+    const values = content.losses.map((row) => row[i]);
+    const format = name === content.divergence ? formatDivergence : (value) => value.toFixed(2);
+    drawLoss(context, { name, values, format, toX, top: i * pane, pane });
+  });
+}
+
+/** One curve, with a dot and the value at the epoch on the map. */
+function drawLoss(context, { name, values, format, toX, top, pane }) {
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const toY = (value) => top + 7 + ((pane - 14) * (high - value)) / (high - low || 1);
+  strokePath(context, values.map((value, i) => [toX(i + 1), toY(value)]), state.theme.accent, 1.6);
+  const epoch = shownEpoch();
+  const value = values[epoch - 1];
+  fillDot(context, [toX(epoch), toY(value)], 4, state.theme.ink);
+  context.font = "13px system-ui, sans-serif";
+  context.fillText(format(value), 0, top + pane / 2 + 14);
+  context.fillStyle = state.theme.soft;
+  context.fillText(name, 0, top + pane / 2 - 2);
+}
+
+function startLosses() {
+  watch(["frame", "size", "theme"], drawLosses);
+  drawLosses();
+}

@@ -1,0 +1,328 @@
+"""The results directory: its lock, atomic writes, and which run in it a command continues or refuses to touch."""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import math
+import os
+import re
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import torch
+
+from support.config import FLAGS, Config, differences, from_plain, to_plain
+from support.errors import UserError
+from variants import build_model
+
+FORMAT = 2
+FILES = (
+    *("checkpoint.pt", "best.pt", "metrics.csv", "config.json", "loss.png", "latent.gif", "manifold.png"),
+    *("samples.png", "explorer.html"),
+)
+FRAMES = re.compile(r"\.?epoch_\d{3,}\.(png|npy)(\.part)?")
+FIGURES = ("train_bce", "train_divergence", "train_total", "test_bce", "test_divergence", "test_total", "seconds")
+COLUMNS = (
+    *("epoch", "train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total", "seconds"),
+    *("train_divergence", "test_divergence"),
+)
+ROOT = Path(__file__).parent.parent
+# The files that decide the arithmetic of a run.
+ARITHMETIC = ("model.py", "train.py", "support/data.py", "support/devices.py", "support/seeds.py", "variants/*.py")
+WAYS_OUT = "replace it with --overwrite, or name another --results_dir"
+
+
+class Saved(NamedTuple):
+    """What a checkpoint.pt holds: the run's settings, code and rows, and the states of its moving parts."""
+
+    config: Config
+    fingerprint: str
+    history: list[dict]
+    model: dict
+    optimizer: dict
+    scheduler: dict
+
+
+def find(config):
+    """The run that the command continues, or None to begin one.
+
+    Raises:
+        UserError: the directory holds a damaged checkpoint, or files that no run wrote.
+    """
+    folder = config.results_dir
+    if config.overwrite:
+        return None
+    if (folder / "checkpoint.pt").exists():
+        return load(folder / "checkpoint.pt")
+    foreign = [path for path in run_files(folder) if path.suffix != ".part"]
+    if foreign:
+        raise UserError(f"{foreign[0]} was not written by a run that can be continued: {WAYS_OUT}")
+    return None
+
+
+def adopt(config, saved):
+    """The Config with which a command goes on: where it leaves a choice open, the saved run's own.
+
+    --resume leaves open every flag that is not named; --precision auto is open always.
+    """
+    if saved is None:
+        return config
+    if config.resume:
+        own = {field.name for field in FLAGS} - config.named - {"resume", "results_dir"}
+        config = dataclasses.replace(config, **{name: getattr(saved.config, name) for name in own})
+    if config.precision == "auto":
+        config = dataclasses.replace(config, precision=saved.config.precision)
+    return config
+
+
+def check_same_run(config, saved):
+    """Raise UserError, naming what differs, if the command's run is not the saved one.
+
+    A run may be continued to more epochs than it was begun with, unless its schedule depends on them.
+    """
+    done = len(saved.history)
+    found = differences(saved.config, config)
+    if config.epochs < done or (config.schedule != "constant" and config.epochs != saved.config.epochs):
+        found.append(f"--epochs {saved.config.epochs} there, {config.epochs} here")
+    if found:
+        raise UserError(
+            f"{config.results_dir} holds another run ({'; '.join(found)}): {WAYS_OUT}, or continue it with --resume "
+            "and without these flags"
+        )
+    if saved.fingerprint == fingerprint():
+        return
+    if not config.resume:
+        raise UserError(
+            f"{config.results_dir} holds a run of other code: {WAYS_OUT}, or continue it all the same with --resume"
+        )
+    print("WARNING: the code has changed since this run began; the result may differ", file=sys.stderr)
+
+
+def restore(run, saved):
+    """Put a new run where the saved one stopped. Raises UserError if the checkpoint does not fit its own settings."""
+    path = run.config.results_dir / "checkpoint.pt"
+    with refuse_damage(path):
+        run.model.load_state_dict(saved.model)
+        run.optimizer.load_state_dict(saved.optimizer)
+        run.scheduler.load_state_dict(saved.scheduler)
+        for parameter in run.model.parameters():
+            check_moments(parameter, run.optimizer.state[parameter])
+    run.history = saved.history
+    best = best_of(saved.history)
+    if best is not saved.history[-1]:  # of the last epoch, best.pt is written again
+        best_path = path.with_name("best.pt")
+        with refuse_damage(best_path):
+            if read(best_path)["row"] != best:
+                raise UserError(f"{best_path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
+
+
+def check_moments(parameter, state):
+    """Raise ValueError if Adam's state does not fit its parameter: load_state_dict does not look at shapes."""
+    moments = (state["exp_avg"], state["exp_avg_sq"])
+    if any(moment.shape != parameter.shape for moment in moments) or state["step"].numel() != 1:
+        raise ValueError("a moment has another shape than its parameter")
+
+
+def save(run):
+    """Write checkpoint.pt, then what follows from it: best.pt, if the last epoch is the best, and metrics.csv.
+
+    A kill in between leaves the latter two an epoch behind; a continued run saves its last epoch again.
+    """
+    folder = run.config.results_dir
+    state = {
+        "format": FORMAT,
+        "config": to_plain(run.config),
+        "fingerprint": fingerprint(),
+        "history": run.history,
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict(),
+    }
+    write(folder / "checkpoint.pt", serialize(state))
+    if len(run.history) == 1:  # only now, so that a failed start keeps the run it would have replaced
+        clear(folder)
+    if best_of(run.history) is run.history[-1]:
+        best = {"format": FORMAT, "config": to_plain(run.config), "row": run.history[-1], "model": state["model"]}
+        write(folder / "best.pt", serialize(best))
+    write(folder / "metrics.csv", metrics_csv(run.history, has_kld=run.config.divergence == "kl"))
+
+
+def load(path):
+    """The run in a checkpoint.pt. Raises UserError if it is damaged or of another version, OSError if unreadable."""
+    saved = read(path)
+    with refuse_damage(path):
+        history = [checked_row(row, epoch) for epoch, row in enumerate(saved["history"], 1)]
+        if not history:
+            raise ValueError("no epoch is finished")
+        states = (saved[name] for name in ("model", "optimizer", "scheduler"))
+        return Saved(from_plain(saved["config"]), str(saved["fingerprint"]), history, *states)
+
+
+def load_model(path):
+    """The model in a best.pt, on the CPU, ready for use.
+
+    Raises:
+        UserError: the file is damaged or not a best.pt of this program.
+        OSError: it cannot be read.
+    """
+    saved = read(path)
+    with refuse_damage(path):
+        config = from_plain(saved["config"])
+        with torch.device("meta"):  # takes no memory before the shapes are known to agree
+            model = build_model(config)
+        model.load_state_dict(saved["model"], assign=True)
+        if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+            raise ValueError("weights of another precision")
+    return model.eval()
+
+
+def read(path):
+    """The dict in a file that torch.save wrote, on the CPU. Only tensors and plain values are unpickled, never code.
+
+    Raises:
+        UserError: the file is damaged, or of another version of this program.
+        OSError: it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    with refuse_damage(path), warnings.catch_warnings(action="ignore"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if archive.testzip() is not None:
+                raise ValueError("a checksum does not agree")
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if saved.get("format") != FORMAT:
+            raise UserError(f"{path} was written by another version of this program: {WAYS_OUT}")
+    return saved
+
+
+@contextlib.contextmanager
+def refuse_damage(path):
+    """Turn whatever a damaged file makes zipfile, pickle and torch raise, which is no closed list, into a UserError."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(f"{path} is damaged, or was not written by this program: {WAYS_OUT}") from error
+
+
+def checked_row(row, epoch):
+    """A row of the history with every figure finite. Raises KeyError, TypeError or ValueError if it is none."""
+    figures = {name: row[name] for name in FIGURES}
+    if row["epoch"] != epoch or len(row) != 1 + len(FIGURES):
+        raise ValueError("a row of another epoch or with other columns")
+    if not all(type(figure) is float and math.isfinite(figure) for figure in figures.values()):
+        raise ValueError("a figure that is not finite")
+    return {"epoch": epoch, **figures}
+
+
+def best_of(history):
+    """The row of the lowest test_total; the first of equals."""
+    return min(history, key=lambda row: row["test_total"])
+
+
+def metrics_csv(history, has_kld):
+    """The bytes of metrics.csv: nats per image to four decimals, seconds to three; kld is empty where there is none."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for row in history:
+        cells = {name: f"{row[name]:.4f}" for name in FIGURES}
+        cells |= {f"{part}_kld": cells[f"{part}_divergence"] if has_kld else "" for part in ("train", "test")}
+        table.writerow({**cells, "epoch": row["epoch"], "seconds": f"{row['seconds']:.3f}"})
+    return text.getvalue().encode()
+
+
+@functools.cache
+def fingerprint():
+    """A digest of the source files that decide the arithmetic of a run."""
+    digest = hashlib.sha256()
+    for pattern in ARITHMETIC:
+        for path in sorted(ROOT.glob(pattern)):
+            digest.update(path.read_text(encoding="utf-8").encode())  # read as text: line ends do not count
+    return digest.hexdigest()
+
+
+def frame(folder, kind, epoch):
+    """The path of an epoch's picture; `kind` is reconstruction or latent."""
+    return folder / kind / f"epoch_{epoch:03d}.png"
+
+
+def run_files(folder):
+    """The files in the directory that have the names of a run's files, half-written ones included."""
+    paths = [folder / name for name in FILES]
+    paths += [partial(path) for path in paths]
+    for kind in ("reconstruction", "latent"):
+        paths += [path for path in (folder / kind).glob("*") if FRAMES.fullmatch(path.name)]
+    return [path for path in paths if path.exists()]
+
+
+def clear(folder):
+    """Remove what a replaced run left behind: its files, except checkpoint.pt."""
+    for path in run_files(folder):
+        if path.name != "checkpoint.pt":
+            path.unlink()
+
+
+def partial(path):
+    """Where a file lies while it is written."""
+    return path.with_name(f".{path.name}.part")
+
+
+def write(path, content):
+    """Replace a file atomically: a reader, or a kill at any moment, finds the old bytes or the new ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = partial(path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        if os.name == "posix":  # elsewhere a directory cannot be opened
+            sync_directory(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def sync_directory(folder):
+    """Make renames in a folder survive a power cut, in their order."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def serialize(saved):
+    """The bytes that torch.save makes of a dict."""
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def lock(folder):
+    """Hold the directory, made if missing, against a second run. The lock ends with the process, however that ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder} is not a directory; name another --results_dir") from error
+    file_lock = filelock.FileLock(folder / ".lock", blocking=False)
+    try:
+        file_lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(f"another run is writing to {folder}; wait for it, or name another --results_dir") from error
+    try:
+        yield
+    finally:
+        file_lock.release()

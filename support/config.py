@@ -1,0 +1,221 @@
+"""Config: every flag once, with its default, help, check, and whether it defines the run.
+
+The command line, --help, config.json, what --resume may change and the table in docs/usage.md follow from the fields.
+This module imports no torch, so that --help answers at once.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+
+def whole_number(text):
+    """An integer from 1 to 1,000,000,000."""
+    return _number(int, text, 1, 10**9, "a whole number from 1 to 1,000,000,000")
+
+
+def seed(text):
+    """An integer from 0 to 2^63 - 1."""
+    return _number(int, text, 0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
+
+
+def positive(text):
+    """A positive number that float32 can hold."""
+    return _number(float, text, sys.float_info.min, 3.4e38, "a positive, finite number")
+
+
+def directory(text):
+    """A path; ~ and $VARIABLES are expanded."""
+    if not text:
+        raise ValueError("an empty path names no directory")
+    return Path(os.path.expanduser(os.path.expandvars(text)))
+
+
+def one_of(*names):
+    """A check that accepts only these names."""
+
+    def check(text):
+        if text not in names:
+            raise ValueError(f"{text!r} is not one of {', '.join(names)}")
+        return text
+
+    check.names = names
+    return check
+
+
+def _number(kind, text, low, high, meaning):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise ValueError(f"{text!r} is not {meaning}")
+    return value
+
+
+def flag(default, help, check=None, defines_run=False):
+    """A field of Config.
+
+    Args:
+        check: turns the flag's text into its value, or raises ValueError. None: the flag is a switch.
+        defines_run: a run with another value is another run.
+    """
+    metadata = {"help": help, "check": check, "defines_run": defines_run}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def default_data_dir():
+    """$VAE_DATA_DIR, or data."""
+    return directory(os.environ.get("VAE_DATA_DIR") or "data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of a run, one field per flag, and the names of the flags that the user gave."""
+
+    epochs: int = flag(10, "passes over the training set", whole_number)
+    batch_size: int = flag(128, "images per step, over all processes", whole_number, defines_run=True)
+    log_interval: int = flag(10, "batches between status lines", whole_number)
+    seed: int = flag(1, "seeds everything random", seed, defines_run=True)
+    device: str = flag("auto", "where to train", one_of("auto", "cpu", "cuda", "mps"))
+    lr: float = flag(1e-3, "Adam's learning rate", positive, defines_run=True)
+    schedule: str = flag("constant", "of the learning rate", one_of("constant", "onecycle"), defines_run=True)
+    latent_dim: int = flag(2, "size of z", whole_number, defines_run=True)
+    hidden_dims: tuple[int, ...] = flag(
+        (400,), "widths of the encoder's hidden layers; the decoder mirrors them", whole_number, defines_run=True
+    )
+    dataset: str = flag("mnist", "what to train on", one_of("mnist", "fashion_mnist", "digits"), defines_run=True)
+    data_dir: Path = flag(default_data_dir, "where datasets are, or are downloaded to", directory)
+    results_dir: Path = flag(Path("results"), "where the run writes", directory)
+    precision: str = flag(
+        "auto", "dtype of the layers during training", one_of("auto", "float32", "bfloat16"), defines_run=True
+    )
+    prior: str = flag(
+        "normal",
+        "p(z): N(0, I), a learned mixture of Gaussians, or the VampPrior",
+        one_of("normal", "mixture", "vamp"),
+        defines_run=True,
+    )
+    prior_components: int = flag(10, "Gaussians in a learned prior", whole_number, defines_run=True)
+    divergence: str = flag(
+        "kl",
+        "from the prior: KL, or the MMD of a Wasserstein auto-encoder",
+        one_of("kl", "mmd"),
+        defines_run=True,
+    )
+    divergence_weight: float = flag(1.0, "weight of the divergence beside BCE", positive, defines_run=True)
+    resume: bool = flag(False, "continue the run in --results_dir; flags that are not named are the run's own")
+    overwrite: bool = flag(False, "replace the run in --results_dir")
+    named: frozenset[str] = frozenset()
+
+
+FLAGS = tuple(field for field in dataclasses.fields(Config) if field.metadata)
+
+
+def parse(argv=None):
+    """The Config of a command line. A bad flag ends the process with exit code 2 and a line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description="Train a variational auto-encoder and draw its latent space.",
+        epilog="See README.md and docs/usage.md.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for field in FLAGS:
+        _add_flag(parser, field)
+        if field.name == "device":
+            parser.add_argument(
+                *_spellings("no_cuda"), dest="device", action="store_const", const="cpu", help="same as --device cpu"
+            )
+    given = vars(parser.parse_args(argv))
+    if "hidden_dims" in given:
+        given["hidden_dims"] = tuple(given["hidden_dims"])
+    config = Config(**given, named=frozenset(given))
+    if config.resume and config.overwrite:
+        parser.error("--resume continues a run and --overwrite replaces it: give one of the two")
+    if config.divergence == "mmd" and config.prior != "normal":
+        parser.error("--divergence mmd compares z with draws from N(0, I): leave --prior at normal")
+    return config
+
+
+def to_plain(config):
+    """Every flag and its value as a dict of plain values, for JSON and checkpoints."""
+    values = {field.name: getattr(config, field.name) for field in FLAGS}
+    return json.loads(json.dumps(values, default=str))
+
+
+def from_plain(values):
+    """The Config that `to_plain` was made of. Raises ValueError, KeyError or TypeError if it is none."""
+    if values.keys() != {field.name for field in FLAGS}:
+        raise ValueError("the flags are those of another version")
+    return Config(**{field.name: _checked(field, values[field.name]) for field in FLAGS})
+
+
+def differences(config, other):
+    """The flags that define a run and differ, as text: ["--lr 0.001 there, 0.002 here"]; `config` is there."""
+    found = []
+    for field in FLAGS:
+        there = getattr(config, field.name)
+        here = getattr(other, field.name)
+        if field.metadata["defines_run"] and there != here:
+            found.append(f"--{field.name} {_text(there)} there, {_text(here)} here")
+    return found
+
+
+def defaults_table():
+    """Rows (flag, default) of docs/usage.md's table, --no_cuda apart."""
+    return [(f"--{field.name}", _text(getattr(Config(), field.name))) for field in FLAGS]
+
+
+def _checked(field, value):
+    """A plain value by the check that the command line uses."""
+    check = field.metadata["check"]
+    if check is None:
+        return bool(value)
+    if not isinstance(field.default, tuple):
+        return check(str(value))
+    if not value:
+        raise ValueError(f"--{field.name} needs a value")
+    return tuple(check(str(item)) for item in value)
+
+
+def _text(value):
+    """A value as it is written on the command line."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _spellings(name):
+    """A flag with underscores, and with hyphens."""
+    return sorted({f"--{name}", f"--{name.replace('_', '-')}"}, reverse=True)
+
+
+def _add_flag(parser, field):
+    """Add a field of Config to the parser."""
+    check = field.metadata["check"]
+    default = getattr(Config(), field.name)
+    if check is None:
+        parser.add_argument(*_spellings(field.name), action="store_true", help=field.metadata["help"])
+        return
+
+    def parse_text(text):
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    names = getattr(check, "names", None)
+    parser.add_argument(
+        *_spellings(field.name),
+        type=parse_text,
+        nargs="+" if isinstance(field.default, tuple) else None,
+        metavar=f"{{{','.join(names)}}}" if names else field.name.upper(),
+        help=f"{field.metadata['help']} (default: {_text(default)})".replace("%", "%%"),
+    )

@@ -1,0 +1,204 @@
+"""What a run tells: the lines that it prints, config.json, and which pictures it writes with which titles."""
+
+import contextlib
+import functools
+import json
+import platform
+from importlib import metadata
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import utils
+from support import checkpoint, likelihood, manifold
+from support.config import to_plain
+from support.data import pixels
+from support.seeds import EVALUATION_SEED, generator
+
+DIVERGENCES = {"kl": "KLD", "mmd": "MMD"}
+PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
+MANIFOLDS = {
+    1: "the decoder along z, in reading order",
+    2: "the decoder over the latent space",
+    3: "the decoder over the plane of two principal components through 0",
+}
+RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
+
+
+@contextlib.contextmanager
+def progress(run):
+    """The function that `train.epochs` calls after each batch: status lines, and a progress bar on terminals."""
+    batches = -(-len(run.dataset.train_images) // run.config.batch_size)
+    bar = tqdm(
+        total=run.config.epochs * batches,
+        initial=len(run.history) * batches,
+        unit="batch",
+        disable=None if run.world.rank == 0 else True,  # None: on terminals only
+    )
+    if run.history and run.world.rank == 0:
+        print(f"Continuing after epoch {len(run.history)} of {run.config.epochs}")
+    with bar:
+        yield functools.partial(batch_line, run, bar)
+
+
+def batch_line(run, bar, epoch, batch, losses):
+    """Print the status line of a batch, if it is time for one."""
+    bar.update()
+    if batch % run.config.log_interval or run.world.rank:
+        return
+    n = len(run.dataset.train_images)
+    seen = batch * run.config.batch_size
+    bce, divergence = (losses[batch] / min(run.config.batch_size, n - seen)).tolist()
+    total = bce + run.config.divergence_weight * divergence
+    bar.write(
+        f"Train Epoch: {epoch} [{seen}/{n} ({100 * seen / n:.0f}%)]\tBCE_Loss: {bce:.4f}, "
+        f"{DIVERGENCES[run.config.divergence]}_Loss: {divergence:.4f}, Total_Loss: {total:.4f}"
+    )
+
+
+def epoch(run, finished):
+    """Print an epoch's losses, and write its pictures and config.json."""
+    folder = run.config.results_dir
+    row = finished.row
+    label = DIVERGENCES[run.config.divergence]
+    tqdm.write(
+        f"====> Epoch: {row['epoch']} Average BCE loss: {row['train_bce']:.4f}, "
+        f"{label} loss: {row['train_divergence']:.4f}, Total loss: {row['train_total']:.4f}\n"
+        f"====> Test set {losses_text(row, label)}"
+    )
+    title = headline(run, row)
+    pictures = {
+        checkpoint.frame(folder, "reconstruction", row["epoch"]): draw_reconstruction(run, finished.test.z, title),
+        checkpoint.frame(folder, "latent", row["epoch"]): draw_latents(run, finished.test, title),
+        folder / "loss.png": draw_losses(run),
+        folder / "config.json": description(run),
+    }
+    for path, content in pictures.items():
+        checkpoint.write(path, content)
+
+
+def losses_text(row, label):
+    """A row's losses on the test set, as they are printed."""
+    return (
+        f"BCE_loss: {row['test_bce']:.4f}, {label}_loss: {row['test_divergence']:.4f}, "
+        f"Total_loss: {row['test_total']:.4f}"
+    )
+
+
+@torch.no_grad()
+def draw_reconstruction(run, z, title):
+    """One test image of each class over its reconstruction from the sample z (N, latent_dim)."""
+    rows = np.unique(run.dataset.test_labels.cpu().numpy(), return_index=True)[1]
+    images = pixels(run.dataset.test_images[rows])
+    reconstructions = run.model.decode(z[rows].to(images.device)).sigmoid()
+    return utils.reconstruction(images.cpu().numpy(), reconstructions.cpu().numpy(), title)
+
+
+def draw_latents(run, test, title):
+    """The latent frame, standardised if the prior is learned."""
+    mean, deviation = manifold.moments(run.model.prior)
+    z, mu = (((points - mean) / deviation).numpy() for points in (test.z, test.mu))
+    axis = "z" if run.config.prior == "normal" else "standardised z"
+    return utils.latent_frame(z, mu, run.dataset.test_labels.cpu().numpy(), run.dataset.classes, title, axis)
+
+
+def draw_losses(run):
+    """The loss curves so far, the best epoch marked and in the title."""
+    parts = ("train", "test")
+    terms = ("bce", "divergence", "total")
+    losses = np.array([[[row[f"{part}_{term}"] for part in parts] for term in terms] for row in run.history])
+    divergence = weighted_divergence(run.config)
+    is_bound = divergence == "KLD"
+    total = f"total = BCE + {divergence}{' = -ELBO' if is_bound else ''}"
+    title = headline(run, checkpoint.best_of(run.history), "best epoch")
+    return utils.loss_curves(losses, run.config.epochs, ("BCE", DIVERGENCES[run.config.divergence], total), title)
+
+
+def weighted_divergence(config):
+    """What is added to BCE, as pictures call it: KLD, or 10 x MMD."""
+    label = DIVERGENCES[config.divergence]
+    return label if config.divergence_weight == 1 else f"{config.divergence_weight:g} x {label}"
+
+
+def headline(run, row, kind="epoch"):
+    """A picture's title: dataset, epoch, and the losses on the test set."""
+    is_kl = run.config.divergence == "kl"
+    return (
+        f"{run.dataset.title}, {kind} {row['epoch']}: BCE {row['test_bce']:.2f} + {weighted_divergence(run.config)} "
+        f"{row['test_divergence']:.{2 if is_kl else 4}f} = {row['test_total']:.2f} "
+        f"{'nats ' if is_kl else ''}per test image"
+    )
+
+
+def final_files(config):
+    """The paths of what a run writes at its end."""
+    names = ["latent.gif", "manifold.png", "samples.png"] + ["explorer.html"] * (config.latent_dim == 2)
+    return [config.results_dir / name for name in names]
+
+
+def is_complete(run):
+    """Whether there is nothing left to train or to draw."""
+    return len(run.history) >= run.config.epochs and all(path.exists() for path in final_files(run.config))
+
+
+def finish(run):
+    """Write the pictures of the whole run and of its best epoch, and print the summary."""
+    folder = run.config.results_dir
+    best = checkpoint.best_of(run.history)
+    model = checkpoint.load_model(folder / "best.pt")
+    frames = [checkpoint.frame(folder, "latent", row["epoch"]) for row in run.history]
+    frames = [path for path in frames if path.exists()]  # the user may have deleted some
+    if frames:
+        checkpoint.write(folder / "latent.gif", utils.gif(frames))
+    which = f"{run.dataset.title}, best epoch {best['epoch']}"
+    checkpoint.write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
+    images = model.sample(64, generator(run.config.seed)).numpy()
+    title = f"{which}: decoded draws of z ~ {PRIORS[run.config.prior]}"
+    checkpoint.write(folder / "samples.png", utils.image_grid(images, 8, title))
+    print_summary(run, best, model)
+
+
+@torch.no_grad()
+def draw_manifold(model, dataset, which):
+    """The decoder over the latent space (the paper's Figure 4)."""
+    mu = model.encode(pixels(dataset.test_images.cpu()))[0]
+    z = manifold.manifold(model.prior, mu)
+    images = model.decode(z).sigmoid().numpy()
+    return utils.image_grid(images, manifold.SIDE, f"{which}: {MANIFOLDS[min(model.latent_dim, 3)]}")
+
+
+def print_summary(run, best, model):
+    """Print log p(x), the best epoch and where everything is."""
+    images = run.dataset.test_images
+    model.to(images.device)
+    k = likelihood.affordable_samples(model, len(images))
+    proposal = likelihood.proposal_of(model, run.config, run.dataset.train_images)
+    log_p = likelihood.log_likelihood(model, proposal, images, k, generator(EVALUATION_SEED))
+    folder = run.config.results_dir
+    names = ", ".join(path.name for path in final_files(run.config))
+    print(
+        f"====> log p(x) at the best epoch: {log_p.double().mean():.4f} nats per test image, "
+        f"by importance sampling, k = {k}\n"
+        f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
+        f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
+        f"Results are in {folder}: best.pt, loss.png, {names}, reconstruction/, latent/"
+    )
+
+
+def description(run):
+    """config.json: every flag's value, and what else the figures of the run depend on."""
+    device = run.dataset.train_images.device
+    facts = {
+        **to_plain(run.config),
+        "train_images": len(run.dataset.train_images),
+        "test_images": len(run.dataset.test_images),
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": run.world.size,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: metadata.version(name) for name in RECORDED},
+    }
+    return json.dumps(facts, indent=2).encode() + b"\n"

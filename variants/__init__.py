@@ -1,0 +1,34 @@
+"""Beyond the 2013 paper: learned priors and the Wasserstein auto-encoder. Skip it on a first reading.
+
+Each variant overrides the one method of model.py that differs. Their modules are imported only when a flag names them.
+"""
+
+from model import VAE
+from support.errors import UserError
+
+
+def build_model(config):
+    """The model that a Config names, its weights drawn from torch's default generator."""
+    if config.divergence == "mmd":
+        from variants.wae import WAE
+
+        return WAE(config.latent_dim, config.hidden_dims)
+    model = VAE(config.latent_dim, config.hidden_dims)
+    if config.prior != "normal":
+        from variants.priors import Mixture, VampPrior
+
+        if config.prior == "mixture":
+            model.prior = Mixture(config.latent_dim, config.prior_components)
+        else:
+            model.prior = VampPrior(model.encode, 784, config.prior_components)
+    return model
+
+
+def check_batches(config, n_images, n_processes):
+    """Raise UserError if some batch of n_images has no MMD: it compares the images of a whole batch."""
+    if config.divergence != "mmd":
+        return
+    if n_processes > 1:
+        raise UserError("--divergence mmd compares the images of a whole batch: train it in one process")
+    if 1 in (config.batch_size, n_images % config.batch_size):
+        raise UserError("--divergence mmd compares a batch's images, and one has a single image: change --batch_size")
