@@ -131,15 +131,15 @@ def headline(run, row, kind="epoch"):
     )
 
 
-def final_files(config):
-    """The paths of what a run writes at its end."""
-    names = ["latent.gif", "manifold.png", "samples.png"] + ["explorer.html"] * (config.latent_dim == 2)
-    return [config.results_dir / name for name in names]
+def files(config):
+    """The names of the files that a run writes beside its frames."""
+    return [name for name in checkpoint.FILES if name != "explorer.html" or config.latent_dim == 2]
 
 
 def is_complete(run):
     """Whether there is nothing left to train or to draw."""
-    return len(run.history) >= run.config.epochs and all(path.exists() for path in final_files(run.config))
+    folder = run.config.results_dir
+    return len(run.history) >= run.config.epochs and all((folder / name).exists() for name in files(run.config))
 
 
 def finish(run):
@@ -175,14 +175,12 @@ def print_summary(run, best, model):
     k = likelihood.affordable_samples(model, len(images))
     proposal = likelihood.proposal_of(model, run.config, run.dataset.train_images)
     log_p = likelihood.log_likelihood(model, proposal, images, k, generator(EVALUATION_SEED))
-    folder = run.config.results_dir
-    names = ", ".join(path.name for path in final_files(run.config))
     print(
         f"====> log p(x) at the best epoch: {log_p.double().mean():.4f} nats per test image, "
         f"by importance sampling, k = {k}\n"
         f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
         f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
-        f"Results are in {folder}: best.pt, loss.png, {names}, reconstruction/, latent/"
+        f"Results are in {run.config.results_dir}: {', '.join(files(run.config))}, reconstruction/, latent/"
     )
 
 

@@ -1,27 +1,27 @@
-"""A search for crashes: whatever comes in, the way out is an exit code and a line, never a traceback, never a hang."""
+"""A search for crashes: whatever comes in, the command ends with an exit code and a line, never with a traceback."""
 
-import contextlib
-import io
+import itertools
 import re
 import shutil
-import signal
 
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from test_resume import equal
+from helpers import call_main, equal
 
-import checkpoint
-import data
-import main
 import train
-from errors import UserError
+from support import checkpoint, data
+from support.errors import UserError
 
-SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
-WORDS = st.sampled_from(
-    ["", "0", "1", "2", "3", "-1", "1e-3", "1e30", "nan", "inf", "1e400", "x", "cpu", "digits", "--", "é", "9" * 30]
-)
+hypothesis = pytest.importorskip("hypothesis", reason="needs requirements-dev.txt")
+st = hypothesis.strategies
+
+SETTINGS = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": list(hypothesis.HealthCheck),
+}
+NUMBERS = ("0", "1", "2", "3", "-1", "1e-3", "1e30", "nan", "inf", "1e400", "9" * 30)
+WORDS = st.sampled_from([*NUMBERS, "", "x", "cpu", "digits", "--", "é"])
 VALUES = {
     "--epochs": st.sampled_from(["1", "2"]) | WORDS,
     "--batch_size": st.sampled_from(["7", "64", "1000000000"]) | WORDS,
@@ -38,58 +38,143 @@ VALUES = {
     "--prior_components": st.integers(0, 5).map(str) | WORDS,
     "--divergence": st.sampled_from(["kl", "mmd"]) | WORDS,
     "--divergence-weight": st.sampled_from(["1", "100", "1e39"]) | WORDS,
-    "--resume": st.just(None),
-    "--overwrite": st.just(None),
-    "--no_cuda": st.just(None),
+    "--resume": st.none(),
+    "--overwrite": st.none(),
+    "--no_cuda": st.none(),
     "--nonsense": st.none() | WORDS,
 }
-FLAGS = st.lists(
-    st.sampled_from(sorted(VALUES)).flatmap(lambda flag: VALUES[flag].map(lambda value: (flag, value))), max_size=4
+FLAG = st.sampled_from(sorted(VALUES)).flatmap(lambda flag: st.tuples(st.just(flag), VALUES[flag]))
+FLAGS = st.lists(FLAG, max_size=4)
+IN_NEW_DIRECTORY = st.booleans()  # or in one that earlier command lines have used
+MUTATIONS = st.lists(
+    st.tuples(st.sampled_from(["set", "cut", "insert"]), st.booleans(), st.floats(0, 1), st.integers(0, 255)),
+    min_size=1,
+    max_size=4,
 )
+HEADER = 64  # bytes; half of the mutations hit these
 
 
-@pytest.fixture
-def handlers():
-    kept = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for signum, handler in kept.items():
-        signal.signal(signum, handler)
+@pytest.mark.slow
+def test_random_command_lines_end_with_a_code_and_a_line(small_mnist, tmp_path, monkeypatch):
+    search_command_lines(small_mnist, tmp_path, monkeypatch, 100)
 
 
-def search_flags(small_mnist, folder, examples):
-    """Run main on so many random command lines, all in one results directory, so that runs meet what others left."""
+@pytest.mark.slow
+def test_mutated_idx_files_are_refused_or_still_well_formed(small_mnist, tmp_path):
+    search_idx_files(small_mnist, tmp_path, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt"])
+def test_mutated_saved_files_are_refused_or_hold_the_same(small_mnist, tmp_path, name):
+    search_saved_files(small_mnist, tmp_path, name, 500)
+
+
+@pytest.mark.long
+def test_thousands_of_command_lines_end_with_a_code_and_a_line(small_mnist, tmp_path, monkeypatch):
+    search_command_lines(small_mnist, tmp_path, monkeypatch, 2000)
+
+
+@pytest.mark.long
+def test_thousands_of_mutated_idx_files_are_refused_or_still_well_formed(small_mnist, tmp_path):
+    search_idx_files(small_mnist, tmp_path, 20_000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt"])
+def test_thousands_of_mutated_saved_files_are_refused_or_hold_the_same(small_mnist, tmp_path, name):
+    search_saved_files(small_mnist, tmp_path, name, 10_000)
+
+
+def search_command_lines(data_dir, tmp_path, monkeypatch, examples):
+    """Run main with random flags, in a directory that others have used or in a new one."""
+    monkeypatch.setattr(data, "_answers", lambda url: False)  # downloads nothing
     codes = {0: 0, 1: 0, 2: 0}
+    numbers = itertools.count()
 
-    @settings(max_examples=examples, **SETTINGS)
-    @given(FLAGS)
-    def search(flags):
-        argv = ["--data_dir", str(small_mnist), "--results_dir", str(folder), "--hidden_dims", "8", "--epochs", "1"]
+    @hypothesis.settings(max_examples=examples, **SETTINGS)
+    @hypothesis.given(FLAGS, IN_NEW_DIRECTORY)
+    def search(flags, in_new_directory):
+        folder = tmp_path / (f"run {next(numbers)}" if in_new_directory else "used")
+        argv = ["--data_dir", data_dir, "--results_dir", folder, "--hidden_dims", 8, "--epochs", 1]
         for flag, value in flags:
-            argv += [flag, *(value.split(" ") if value is not None else ())]
-        with contextlib.redirect_stderr(io.StringIO()) as errors:
-            try:
-                code = main.main(argv)
-            except SystemExit as ended:
-                code = ended.code
-        codes[code] += 1
-        lines = errors.getvalue().splitlines()
-        assert code == 0 or re.match(r"\S+: error: \S", lines[-1]), (argv, lines)
-        assert "Traceback" not in errors.getvalue()
+            argv += [flag] if value is None else [flag, *value.split(" ")]
+        done = call_main(*argv)
+        codes[done.code] += 1
+        assert done.code == 0 or re.match(r"main.py: error: \S", done.err.splitlines()[-1]), (argv, done.err)
+        assert "Traceback" not in done.err, argv
+        if in_new_directory:
+            shutil.rmtree(folder, ignore_errors=True)
 
     search()
-    print(f"\n{examples} command lines: exit codes {codes}")
+    assert min(codes.values()) > 0
+    print(f"\n{sum(codes.values())} command lines: exit codes {codes}")
 
 
-MUTATIONS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 255), st.sampled_from(["set", "cut", "insert"])), min_size=1, max_size=4
-)
+def search_idx_files(data_dir, folder, examples):
+    """Load a dataset of which one file is mutated."""
+    shutil.copytree(data_dir, folder, dirs_exist_ok=True)
+    originals = {path: path.read_bytes() for path in sorted((folder / "MNIST" / "raw").iterdir())}
+    outcomes = {"refused": 0, "well-formed": 0}
+
+    @hypothesis.settings(max_examples=examples, **SETTINGS)
+    @hypothesis.given(st.sampled_from(sorted(originals)), MUTATIONS)
+    def search(path, mutations):
+        path.write_bytes(mutate(originals[path], mutations))
+        try:
+            dataset = data.load("mnist", folder, download=False)
+            assert dataset.train_images.shape == (300, 784)
+            assert dataset.test_labels.max() <= 9
+            outcomes["well-formed"] += 1
+        except UserError as error:
+            assert str(path) in str(error)
+            outcomes["refused"] += 1
+        finally:
+            path.write_bytes(originals[path])
+
+    search()
+    assert outcomes["refused"] > examples / 2
+    print(f"\n{sum(outcomes.values())} mutated IDX files: {outcomes}")
 
 
-def mutated(content, mutations):
-    """Some bytes set, inserted, or all after them cut off; half of these places lie in the first 64, the header."""
+def search_saved_files(data_dir, folder, name, examples):
+    """Load a mutated checkpoint.pt or best.pt as the next command would."""
+    assert call_main("--data_dir", data_dir, "--results_dir", folder, "--hidden_dims", 4, "--epochs", 1).code == 0
+    dataset = data.load("mnist", data_dir)
+    path = folder / name
+    content = path.read_bytes()
+    original = checkpoint.read(path)
+    outcomes = {"refused": 0, "the same": 0}
+
+    def load():
+        if name == "best.pt":
+            checkpoint.load_model(path)
+        else:
+            saved = checkpoint.load(path)
+            checkpoint.restore(train.begin(saved.config, dataset), saved)
+
+    @hypothesis.settings(max_examples=examples, **SETTINGS)
+    @hypothesis.given(MUTATIONS)
+    def search(mutations):
+        path.write_bytes(mutate(content, mutations))
+        try:
+            load()
+            assert equal(checkpoint.read(path), original)
+            outcomes["the same"] += 1
+        except UserError as error:
+            assert name in str(error)
+            outcomes["refused"] += 1
+
+    search()
+    assert outcomes["refused"] > examples / 2
+    print(f"\n{sum(outcomes.values())} mutated {name}: {outcomes}")
+
+
+def mutate(content, mutations):
+    """Set a byte, insert one, or cut off the rest, at places in the first 64 bytes or anywhere."""
     content = bytearray(content)
-    for place, value, kind in mutations:
-        at = int(place * 128) if place < 0.5 else int((place - 0.5) * 2 * len(content))
+    for kind, in_header, place, value in mutations:
+        at = int(place * (HEADER if in_header else len(content)))
         if kind == "cut":
             del content[at:]
         elif kind == "insert":
@@ -97,71 +182,3 @@ def mutated(content, mutations):
         elif at < len(content):
             content[at] = value
     return bytes(content)
-
-
-def search_idx(small_mnist, folder, examples):
-    shutil.copytree(small_mnist, folder, dirs_exist_ok=True)
-    paths = sorted((folder / "MNIST" / "raw").iterdir())
-    contents = [path.read_bytes() for path in paths]
-    refused = 0
-
-    @settings(max_examples=examples, **SETTINGS)
-    @given(st.sampled_from(range(4)), MUTATIONS)
-    def search(which, mutations):
-        nonlocal refused
-        paths[which].write_bytes(mutated(contents[which], mutations))
-        try:
-            dataset = data.load("mnist", folder)
-            assert dataset.train_images.shape == (300, 784) and dataset.test_labels.max() <= 9
-        except UserError as error:
-            assert str(paths[which]) in str(error)
-            refused += 1
-        finally:
-            paths[which].write_bytes(contents[which])
-
-    search()
-    assert refused > examples / 2
-    print(f"\n{examples} mutated IDX files: {refused} refused, the others still of the right form")
-
-
-def search_checkpoint(small_mnist, folder, examples):
-    argv = ["--data_dir", str(small_mnist), "--results_dir", str(folder), "--hidden_dims", "4", "--epochs", "1"]
-    assert main.main(argv) == 0
-    path = folder / "checkpoint.pt"
-    content, original, refused = path.read_bytes(), checkpoint.read(path), 0
-
-    @settings(max_examples=examples, **SETTINGS)
-    @given(MUTATIONS)
-    def search(mutations):
-        nonlocal refused
-        path.write_bytes(mutated(content, mutations))
-        try:
-            saved = checkpoint.resumable(folder, {})
-            train.build(saved["config"], torch.device("cpu"), saved)
-            assert equal(saved, original)
-        except UserError as error:
-            assert "checkpoint.pt" in str(error)
-            refused += 1
-
-    search()
-    assert refused > examples / 2
-    print(f"\n{examples} mutated checkpoints: {refused} refused, the others held the very same")
-
-
-def test_random_flags(small_mnist, tmp_path, handlers):
-    search_flags(small_mnist, tmp_path / "results", 100)
-
-
-def test_mutated_idx_files(small_mnist, tmp_path):
-    search_idx(small_mnist, tmp_path, 1000)
-
-
-def test_mutated_checkpoints(small_mnist, tmp_path, handlers):
-    search_checkpoint(small_mnist, tmp_path, 1000)
-
-
-@pytest.mark.long
-def test_more_of_all(small_mnist, tmp_path, handlers):
-    search_flags(small_mnist, tmp_path / "flags", 2000)
-    search_idx(small_mnist, tmp_path / "data", 20_000)
-    search_checkpoint(small_mnist, tmp_path / "checkpoint", 20_000)

@@ -1,36 +1,36 @@
+"""The terms of the bound, against torch.distributions and finite differences; and loading a best.pt."""
+
 import pickle
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from errors import UserError
-from model import MMD_SCALES, VAE, Mixture, StandardNormal, bce, kld, mmd
+from model import VAE, StandardNormal, bce, kld, log_normal
+from support import checkpoint
+from support.config import Config, to_plain
+from support.errors import UserError
+from support.seeds import generator
 
-torch.manual_seed(0)
-LOGITS, X = 4 * torch.randn(5, 784), torch.rand(5, 784)
-MU, LOGVAR = torch.randn(5, 3), torch.randn(5, 3)
+SOURCE = generator(0)
+LOGITS = 4 * torch.randn(5, 784, generator=SOURCE)
+X = torch.rand(5, 784, generator=SOURCE)
+MU = torch.randn(5, 3, generator=SOURCE)
+LOGVAR = torch.randn(5, 3, generator=SOURCE)
+EPS = torch.randn(5, 3, generator=SOURCE)
 
 
-def test_bce_is_the_bernoulli_log_likelihood_of_each_image():
+def small_vae():
+    torch.manual_seed(0)
+    return VAE(3, (20, 10))
+
+
+def test_bce_is_negative_bernoulli_log_likelihood():
     expected = -Bernoulli(logits=LOGITS, validate_args=False).log_prob(X).sum(1)
     torch.testing.assert_close(bce(LOGITS, X), expected)
 
 
-def test_kld_is_the_divergence_from_the_standard_normal():
-    posterior = Normal(MU, torch.exp(0.5 * LOGVAR))
-    torch.testing.assert_close(kld(MU, LOGVAR), kl_divergence(posterior, Normal(0.0, 1.0)).sum(1))
-    assert kld(torch.zeros(1, 3), torch.zeros(1, 3)).item() == 0
-
-
-def test_gradients_of_both_terms_agree_with_finite_differences():
-    logits, x = LOGITS[:2, :20].double().requires_grad_(), X[:2, :20].double()
-    assert torch.autograd.gradcheck(lambda a: bce(a, x), logits)
-    assert torch.autograd.gradcheck(kld, (MU.double().requires_grad_(), LOGVAR.double().requires_grad_()))
-
-
-def test_bce_is_exact_where_a_sigmoid_would_saturate():
+def test_bce_is_exact_where_sigmoid_saturates():
     logits = torch.tensor([[1e4, -1e4, 1e4, -1e4]], requires_grad=True)
     loss = bce(logits, torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
     loss.sum().backward()
@@ -38,144 +38,171 @@ def test_bce_is_exact_where_a_sigmoid_would_saturate():
     assert logits.grad.tolist() == [[0, 0, 1, -1]]
 
 
-def test_reparameterize_is_differentiable_in_mu_and_sigma():
-    mu, logvar, eps = MU.clone().requires_grad_(), LOGVAR.clone().requires_grad_(), torch.randn(5, 3)
-    z = VAE(3).reparameterize(mu, logvar, eps)
+def test_bce_of_bfloat16_logits_is_float32():
+    assert bce(LOGITS.bfloat16(), X).dtype == torch.float32
+
+
+def test_kld_is_divergence_from_standard_normal():
+    posterior = Normal(MU, torch.exp(0.5 * LOGVAR))
+    expected = kl_divergence(posterior, Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(kld(MU, LOGVAR), expected)
+    torch.testing.assert_close(StandardNormal(3).kl(MU, LOGVAR, None), expected)
+    assert kld(torch.zeros(1, 3), torch.zeros(1, 3)).item() == 0
+
+
+def test_log_normal_is_log_density():
+    expected = Normal(MU, torch.exp(0.5 * LOGVAR)).log_prob(EPS).sum(1)
+    torch.testing.assert_close(log_normal(EPS, MU, LOGVAR), expected)
+    torch.testing.assert_close(StandardNormal(3).log_prob(EPS), Normal(0.0, 1.0).log_prob(EPS).sum(1))
+
+
+def test_gradients_of_terms_agree_with_finite_differences():
+    logits = LOGITS[:2, :20].double().requires_grad_()
+    x = X[:2, :20].double()
+    mu = MU.double().requires_grad_()
+    logvar = LOGVAR.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda values: bce(values, x), logits)
+    assert torch.autograd.gradcheck(kld, (mu, logvar))
+    assert torch.autograd.gradcheck(lambda m, v: log_normal(EPS.double(), m, v), (mu, logvar))
+
+
+def test_reparameterize_is_differentiable_in_mu_and_logvar():
+    mu = MU.clone().requires_grad_()
+    logvar = LOGVAR.clone().requires_grad_()
+    z = VAE(3).reparameterize(mu, logvar, EPS)
     z.sum().backward()
+    torch.testing.assert_close(z.detach(), MU + torch.exp(0.5 * LOGVAR) * EPS)
     torch.testing.assert_close(mu.grad, torch.ones(5, 3))
-    torch.testing.assert_close(logvar.grad, 0.5 * torch.exp(0.5 * logvar.detach()) * eps)
+    torch.testing.assert_close(logvar.grad, 0.5 * torch.exp(0.5 * LOGVAR) * EPS)
 
 
-def test_reparameterize_samples_the_posterior():
-    z = VAE(1).reparameterize(torch.full((100_000, 1), 2.0), torch.full((100_000, 1), 2 * torch.log(torch.tensor(0.5))))
-    assert abs(z.mean() - 2) < 0.01, z.mean()
-    assert abs(z.std() - 0.5) < 0.01, z.std()
+def test_reparameterized_noise_has_mean_mu_and_deviation_sigma():
+    mu = torch.full((100_000, 1), 2.0)
+    logvar = 2 * torch.log(torch.full((100_000, 1), 0.5))
+    z = VAE(1).reparameterize(mu, logvar, torch.randn(100_000, 1, generator=generator(1)))
+    assert z.mean().item() == pytest.approx(2, abs=0.01)
+    assert z.std().item() == pytest.approx(0.5, abs=0.01)
 
 
-def test_gradient_of_the_bound_equals_that_of_its_textbook_form():
-    model, eps = VAE(3, (20, 10)), torch.randn(5, 3)
-    reconstruction_term, divergence, *_ = model(X, eps)
-    ours = torch.autograd.grad((reconstruction_term + divergence).mean(), list(model.parameters()))
+def test_forward_gives_both_terms_at_the_sample_it_returns():
+    model = small_vae()
+    terms = model(X, EPS)
     mu, logvar = model.encode(X)
-    logits = model.decode(mu + torch.exp(0.5 * logvar) * eps)
-    reconstruction = F.binary_cross_entropy_with_logits(logits, X, reduction="sum")
-    prior_fit = kl_divergence(Normal(mu, torch.exp(0.5 * logvar)), Normal(0.0, 1.0)).sum()
-    textbook = torch.autograd.grad((reconstruction + prior_fit) / 5, list(model.parameters()))
+    z = mu + torch.exp(0.5 * logvar) * EPS
+    expected = (bce(model.decode(z), X), kld(mu, logvar), z, mu)
+    for term, value in zip(terms, expected, strict=True):
+        torch.testing.assert_close(term, value)
+
+
+def test_gradient_of_loss_is_that_of_the_textbook_bound():
+    model = small_vae()
+    reconstruction, divergence, *_ = model(X, EPS)
+    ours = torch.autograd.grad((reconstruction + divergence).mean(), list(model.parameters()))
+    mu, logvar = model.encode(X)
+    sigma = torch.exp(0.5 * logvar)
+    likelihood = Bernoulli(logits=model.decode(mu + sigma * EPS), validate_args=False).log_prob(X).sum()
+    elbo = likelihood - kl_divergence(Normal(mu, sigma), Normal(0.0, 1.0)).sum()
+    textbook = torch.autograd.grad(-elbo / len(X), list(model.parameters()))
     torch.testing.assert_close(ours, textbook, rtol=1e-4, atol=1e-6)
 
 
-def test_a_mixtures_density_and_draws_are_those_of_torchs():
-    prior = Mixture(3, 4)
-    prior.logvar.data.normal_()
-    sigma = torch.exp(0.5 * prior.logvar)
-    theirs = MixtureSameFamily(Categorical(torch.ones(4)), Independent(Normal(prior.mu, sigma), 1))
-    torch.testing.assert_close(prior.log_prob(MU), theirs.log_prob(MU))
-    z = prior.sample(200_000, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(z.mean(0), theirs.mean, atol=0.02, rtol=0)
-    torch.testing.assert_close(z.var(0), theirs.variance, atol=0, rtol=0.02)
-
-
-def test_the_sampled_kl_has_the_closed_forms_mean():
-    standard = Mixture(3, 1)
-    standard.mu.data.zero_()
-    mu, logvar = MU.repeat(100_000, 1), LOGVAR.repeat(100_000, 1)
-    z = VAE(3).reparameterize(mu, logvar, torch.randn(mu.shape, generator=torch.Generator().manual_seed(0)))
-    estimate = standard.kl(mu, logvar, z).view(-1, 5).mean(0)
-    torch.testing.assert_close(estimate, StandardNormal(3).kl(MU, LOGVAR, None), rtol=0.01, atol=0.01)
-
-
-def test_a_vampprior_is_the_mixture_of_its_pseudo_inputs_posteriors():
-    model = VAE(3, (20,), prior="vamp", prior_components=4)
-    mu, logvar = model.encode(model.prior.pseudo_inputs.sigmoid())
-    theirs = MixtureSameFamily(Categorical(torch.ones(4)), Independent(Normal(mu, torch.exp(0.5 * logvar)), 1))
-    torch.testing.assert_close(model.prior.log_prob(MU), theirs.log_prob(MU))
-
-
-@pytest.mark.parametrize("prior", ["mixture", "vamp"])
-def test_a_learned_prior_is_learned(prior):
-    model = VAE(3, (20,), prior=prior, prior_components=4)
-    sum(term.sum() for term in model(X, MU)[:2]).backward()
-    assert all(p.grad.abs().sum() > 0 for p in model.prior.parameters())
-
-
-def test_mmd_is_that_of_the_kernel_summed_pair_by_pair():
-    def k(a, b):
-        return sum(6 * s / (6 * s + (a - b).square().sum()) for s in MMD_SCALES)
-
-    z, other = MU, LOGVAR
-    pairs = [(i, j) for i in range(5) for j in range(5)]
-    within = sum(k(a[i], a[j]) for a in (z, other) for i, j in pairs if i != j) / 20
-    expected = within - 2 * sum(k(z[i], other[j]) for i, j in pairs) / 25
-    torch.testing.assert_close(mmd(z, other), expected)
-
-
-def test_mmd_of_equal_distributions_is_zero_on_average_and_grows_with_their_distance():
-    g = torch.Generator().manual_seed(0)
-    draws = [torch.randn(2, 500, 2, generator=g) for _ in range(50)]
-    values = torch.tensor([mmd(a, b) for a, b in draws])
-    assert abs(values.mean()) < 3 * values.std() / 50**0.5, values.mean()
-    distances = [mmd(draws[0][0], draws[0][1] + shift) for shift in (0, 0.5, 1, 2, 4)]
-    assert distances == sorted(distances)
-
-
-def test_a_wasserstein_encoder_is_deterministic():
-    model = VAE(3, (20,), divergence="mmd")
-    mu, logvar = model.encode(X)
-    assert torch.equal(model.reparameterize(mu, logvar, MU), mu)
-    reconstruction, divergence, z, _ = model(X, MU)
-    assert torch.equal(z, mu) and torch.equal(reconstruction, bce(model.decode(mu), X))
-    torch.testing.assert_close(divergence, mmd(mu, MU).expand(5))
-
-
-def test_default_network_is_the_reviews():
+def test_default_network_is_784_400_2():
     model = VAE()
-    assert sum(p.numel() for p in model.parameters()) == 784 * 400 + 400 + 400 * 4 + 4 + 2 * 400 + 400 + 400 * 784 + 784
-    assert [layer.out_features for layer in VAE(2, (30, 20)).decoder if hasattr(layer, "out_features")] == [20, 30, 784]
-    assert [tuple(t.shape) for t in model(X, torch.zeros(5, 2))] == [(5,), (5,), (5, 2), (5, 2)]
+    sizes = [tuple(layer.weight.shape) for layer in (*model.encoder, *model.decoder) if hasattr(layer, "weight")]
+    assert sizes == [(400, 784), (4, 400), (400, 2), (784, 400)]
+    assert sum(parameter.numel() for parameter in model.parameters()) == 631_188
+    assert [tuple(term.shape) for term in model(X, torch.zeros(5, 2))] == [(5,), (5,), (5, 2), (5, 2)]
 
 
-def test_sample_is_images_that_follow_from_the_generator():
+def test_decoder_mirrors_encoder():
+    decoder = VAE(2, (30, 20)).decoder
+    assert [layer.out_features for layer in decoder if hasattr(layer, "out_features")] == [20, 30, 784]
+
+
+def test_samples_are_images_that_follow_from_generator():
     model = VAE()
-    images = model.sample(7, torch.Generator().manual_seed(3))
-    assert images.shape == (7, 784) and images.min() >= 0 and images.max() <= 1
-    assert torch.equal(images, model.sample(7, torch.Generator().manual_seed(3)))
+    images = model.sample(7, generator(3))
+    assert images.shape == (7, 784)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert torch.equal(images, model.sample(7, generator(3)))
+    assert not torch.equal(images, model.sample(7, generator(4)))
 
 
-def test_load_returns_the_saved_model(tmp_path):
-    model = VAE(3, (20, 10))
-    torch.save({"network": model.network, "model": model.state_dict()}, tmp_path / "best.pt")
-    loaded = VAE.load(tmp_path / "best.pt")
+def best_pt(config, model):
+    """The content of a best.pt."""
+    row = {"epoch": 1, "test_total": 1.0}
+    return {"format": checkpoint.FORMAT, "config": to_plain(config), "row": row, "model": model.state_dict()}
+
+
+def test_load_model_returns_saved_model(tmp_path):
+    model = small_vae()
+    config = Config(latent_dim=3, hidden_dims=(20, 10))
+    torch.save(best_pt(config, model), tmp_path / "best.pt")
+    loaded = checkpoint.load_model(tmp_path / "best.pt")
     assert not loaded.training
     assert torch.equal(loaded.encode(X)[0], model.encode(X)[0])
+    assert torch.equal(loaded.sample(3, generator(0)), model.sample(3, generator(0)))
+    loaded(X, EPS)[0].sum().backward()  # it can be trained further
 
 
-class Payload:
-    """Unpickling it would make a file."""
+class Hostile:
+    """Unpickling it makes a file."""
 
     def __init__(self, path):
-        self.path = path
+        self.path = str(path)
 
     def __reduce__(self):
         return open, (self.path, "w")
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: path.write_text("not a model"),
-        lambda path: path.write_bytes(b""),
-        lambda path: torch.save({"model": {}}, path),
-        lambda path: torch.save([1, 2], path),
-        lambda path: torch.save({"network": {"latent_dim": 10**12}, "model": VAE().state_dict()}, path),
-        lambda path: torch.save({"network": {"latent_dim": 3}, "model": VAE().state_dict()}, path),
-        lambda path: path.write_bytes(pickle.dumps(Payload(str(path.with_name("hacked"))))),
-        lambda path: torch.save({"network": Payload(str(path.with_name("hacked")))}, path),
-    ],
-    ids=["text", "empty", "no network", "a list", "huge", "another shape", "hostile pickle", "hostile archive"],
-)
-def test_load_refuses_what_is_not_a_best_pt(tmp_path, write):
+DEFAULT = best_pt(Config(), VAE())
+REFUSED = {
+    "no weights": {**DEFAULT, "model": {}},
+    "no settings": {name: DEFAULT[name] for name in ("format", "row", "model")},
+    "settings of another version": {**DEFAULT, "config": {"latent_dim": 2}},
+    "huge network": {**DEFAULT, "config": to_plain(Config(latent_dim=10**9, hidden_dims=(10**9,)))},
+    "another shape": {**DEFAULT, "config": to_plain(Config(latent_dim=3))},
+    "another precision": {**DEFAULT, "model": {name: value.double() for name, value in DEFAULT["model"].items()}},
+    "another format": {**DEFAULT, "format": checkpoint.FORMAT + 1},
+    "list": [1, 2],
+    "tensor": torch.zeros(3),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_load_model_refuses_what_is_no_best_pt(tmp_path, name):
     path = tmp_path / "best.pt"
-    write(path)
+    torch.save(REFUSED[name], path)
+    with pytest.raises(UserError) as refusal:
+        checkpoint.load_model(path)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04"], ids=["empty", "text", "cut off"])
+def test_load_model_refuses_what_torch_did_not_save(tmp_path, content):
+    path = tmp_path / "best.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"best\.pt is damaged"):
+        checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize("place", ["plain pickle", "saved by torch", "among the weights"])
+def test_load_model_runs_no_code_from_file(tmp_path, place):
+    path = tmp_path / "best.pt"
+    hostile = Hostile(tmp_path / "hacked")
+    if place == "plain pickle":
+        path.write_bytes(pickle.dumps(hostile))
+    elif place == "saved by torch":
+        torch.save(hostile, path)
+    else:
+        torch.save({**DEFAULT, "model": {**DEFAULT["model"], "encoder.0.weight": hostile}}, path)
     with pytest.raises(UserError, match=r"best\.pt"):
-        VAE.load(path)
-    assert not (tmp_path / "hacked").exists(), "code from the file was run"
+        checkpoint.load_model(path)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_load_model_names_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"best\.pt"):
+        checkpoint.load_model(tmp_path / "best.pt")

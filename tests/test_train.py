@@ -1,19 +1,19 @@
-import contextlib
-import os
+"""Training: every image once per epoch, the same bits for the same seed, and no influence of the evaluation."""
+
+import dataclasses
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from conftest import free_port
 
-import data
-import machine
-import optim
 import train
-from model import VAE, Mixture
+from model import VAE
+from support import data, devices
+from support.config import Config
+from support.devices import ALONE, World
+from support.errors import UserError
+from support.seeds import epoch_noise, generator
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+CONFIG = Config(epochs=2, batch_size=64, hidden_dims=(32,), precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -21,213 +21,275 @@ def dataset(small_mnist):
     return data.load("mnist", small_mnist)
 
 
-def fitted(dataset, epochs=2, seed=1, between=lambda model: None, wrap=lambda step: step):
-    """The weights after a few epochs, and the last epoch's losses."""
-    torch.manual_seed(seed)
-    model = VAE(2, (32,))
-    step = wrap(train.make_step(model, optim.Adam(model.parameters(), 1e-3), dataset.train_images))
-    for epoch in range(epochs):
-        losses = train.train_epoch(step, *train.epoch_noise(seed, epoch, 300, 2), batch_size=64)
-        between(model)
-    return torch.cat([p.detach().flatten() for p in model.parameters()]), losses
+def trained(dataset, **flags):
+    """A run after its last epoch."""
+    run = train.begin(dataclasses.replace(CONFIG, **flags), dataset)
+    for _ in train.epochs(run):
+        pass
+    return run
 
 
-def test_one_batch_lowers_its_own_loss(dataset):
-    torch.manual_seed(0)
-    model = VAE()
-    step = train.make_step(model, optim.Adam(model.parameters(), 1e-3), dataset.train_images)
-    index, eps = torch.arange(64), torch.randn(64, 2)
-    first = step(index, eps, 64).sum()
-    for _ in range(20):
-        last = step(index, eps, 64).sum()
-    assert last < 0.7 * first, (first, last)
+def weights(run):
+    """Every parameter in one vector."""
+    return torch.nn.utils.parameters_to_vector(run.model.parameters()).detach()
 
 
-def test_a_step_reports_the_sums_of_the_batch_it_was_given(dataset):
-    torch.manual_seed(0)
-    model, index, eps = VAE(), torch.arange(5, 25), torch.randn(20, 2)
-    bce, divergence, *_ = model(data.pixels(dataset.train_images[5:25]), eps)
-    expected = torch.stack([bce.sum(), divergence.sum()])
-    step = train.make_step(model, optim.Adam(model.parameters(), 1e-3), dataset.train_images)
-    torch.testing.assert_close(step(index, eps, 20), expected.detach())
-
-
-def test_every_image_is_seen_once_an_epoch_the_last_smaller_batch_included():
+def test_epoch_visits_every_image_once(dataset, monkeypatch):
     batches = []
 
-    def step(index, eps, n):
+    def step(run, index, eps):
         batches.append(index)
+        assert eps.shape == (len(index), run.config.latent_dim)
         return torch.zeros(2)
 
-    train.train_epoch(step, *train.epoch_noise(1, 1, 300, 2), batch_size=128)
+    monkeypatch.setattr(train, "step", step)
+    run = train.begin(dataclasses.replace(CONFIG, batch_size=128), dataset)
+    losses = train.train_epoch(run, 1, lambda *progress: None)
+    assert losses.shape == (3, 2)
     assert [len(batch) for batch in batches] == [128, 128, 44]
     assert torch.cat(batches).sort().values.tolist() == list(range(300))
 
 
 def test_order_and_noise_follow_from_seed_and_epoch():
-    order, eps = train.epoch_noise(1, 1, 300, 2)
-    again = train.epoch_noise(1, 1, 300, 2)
-    assert torch.equal(order, again[0]) and torch.equal(eps, again[1])
-    for other in (train.epoch_noise(1, 2, 300, 2), train.epoch_noise(2, 1, 300, 2)):
-        assert not torch.equal(order, other[0]) and not torch.equal(eps, other[1])
+    order, eps = epoch_noise(1, 1, 300, 2)
+    same_order, same_eps = epoch_noise(1, 1, 300, 2)
+    assert torch.equal(order, same_order)
+    assert torch.equal(eps, same_eps)
+    for seed, epoch in ((1, 2), (2, 1)):
+        other_order, other_eps = epoch_noise(seed, epoch, 300, 2)
+        assert not torch.equal(order, other_order)
+        assert not torch.equal(eps, other_eps)
 
 
-def test_same_seed_same_bits(dataset):
-    assert torch.equal(fitted(dataset)[0], fitted(dataset)[0])
-    assert not torch.equal(fitted(dataset)[0], fitted(dataset, seed=2)[0])
+def test_step_reports_sums_of_its_batch_before_the_update(dataset):
+    run = train.begin(CONFIG, dataset)
+    index = torch.arange(5, 25)
+    eps = torch.randn(20, 2, generator=generator(0))
+    bce, kld, *_ = run.model(data.pixels(dataset.train_images[5:25]), eps)
+    expected = torch.stack([bce.sum(), kld.sum()]).detach()
+    torch.testing.assert_close(train.step(run, index, eps), expected)
 
 
-def test_evaluation_leaves_training_alone_and_repeats_itself(dataset):
-    def evaluate(model):
-        first, second = (train.evaluate(model, dataset.test_images) for _ in range(2))
-        assert first[:2] == second[:2] and torch.equal(first[2], second[2])
+def test_step_is_adam_on_mean_of_weighted_terms(dataset):
+    """With its first step, Adam moves each parameter by the learning rate against the sign of the gradient."""
+    run = train.begin(dataclasses.replace(CONFIG, divergence_weight=3.0, lr=0.01), dataset)
+    before = weights(run)
+    index = torch.arange(20)
+    eps = torch.randn(20, 2, generator=generator(0))
+    bce, kld, *_ = run.model(data.pixels(dataset.train_images[:20]), eps)
+    gradients = torch.autograd.grad((bce + 3 * kld).mean(), list(run.model.parameters()))
+    gradient = torch.nn.utils.parameters_to_vector(gradients)
+    train.step(run, index, eps)
+    clear = gradient.abs() > 1e-4  # far above Adam's epsilon
+    torch.testing.assert_close((weights(run) - before)[clear], -0.01 * gradient.sign()[clear], rtol=1e-3, atol=1e-6)
 
-    weights = fitted(dataset, between=evaluate)[0]
-    assert torch.equal(weights, fitted(dataset)[0])
+
+def test_epochs_yield_rows_that_add_up(dataset):
+    run = train.begin(CONFIG, dataset)
+    seen = []
+    for epoch, (row, test) in enumerate(train.epochs(run, lambda *progress: seen.append(progress[:2])), 1):
+        assert row is run.history[-1]
+        assert row["epoch"] == epoch
+        assert row["test_bce"] == test.bce
+        assert row["train_total"] == pytest.approx(row["train_bce"] + row["train_divergence"])
+        assert test.z.shape == test.mu.shape == (60, 2)
+    assert seen == [(epoch, batch) for epoch in (1, 2) for batch in range(5)]
+    assert run.history[1]["test_total"] < run.history[0]["test_total"]
+
+
+def test_training_losses_are_means_over_images(dataset, monkeypatch):
+    monkeypatch.setattr(train, "step", lambda run, index, eps: torch.tensor([2.0, 1.0]) * len(index))
+    row = next(train.epochs(train.begin(dataclasses.replace(CONFIG, divergence_weight=10.0), dataset))).row
+    assert (row["train_bce"], row["train_divergence"], row["train_total"]) == (2, 1, 12)
+
+
+def test_same_seed_gives_same_bits(dataset):
+    assert torch.equal(weights(trained(dataset)), weights(trained(dataset)))
+    assert not torch.equal(weights(trained(dataset)), weights(trained(dataset, seed=2)))
+
+
+def test_continued_run_first_yields_its_last_epoch(dataset):
+    run = trained(dataset)
+    after = weights(run)
+    (again,) = train.epochs(run)
+    assert again.row is run.history[-1]
+    assert again.test.bce == again.row["test_bce"]
+    assert torch.equal(weights(run), after)
+
+
+def test_evaluation_leaves_training_alone(dataset, monkeypatch):
+    expected = weights(trained(dataset))
+    evaluate = train.evaluate
+
+    def evaluate_twice(model, images):
+        first = evaluate(model, images)
+        second = evaluate(model, images)
+        assert first[:2] == second[:2]
+        assert torch.equal(first.z, second.z)
+        return second
+
+    monkeypatch.setattr(train, "evaluate", evaluate_twice)
+    assert torch.equal(weights(trained(dataset)), expected)
     model = VAE()
     before = torch.get_rng_state()
-    evaluate(model)
-    assert torch.equal(before, torch.get_rng_state())
+    evaluate_twice(model, dataset.test_images)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_evaluation_is_the_mean_over_images_in_whatever_chunks(dataset, monkeypatch):
+def test_evaluation_does_not_depend_on_its_chunks(dataset, monkeypatch):
     torch.manual_seed(0)
     model = VAE()
     whole = train.evaluate(model, dataset.test_images)
     monkeypatch.setattr(train, "EVALUATION_CHUNK", 7)
     parts = train.evaluate(model, dataset.test_images)
     assert parts[:2] == pytest.approx(whole[:2], rel=1e-6)
-    torch.testing.assert_close(parts[2], whole[2])
+    torch.testing.assert_close(parts.z, whole.z)
 
 
-def test_bfloat16_trains_to_nearly_the_same_losses(dataset):
-    losses = []
-    for bfloat16 in (False, True):
-        torch.manual_seed(0)
-        model = VAE()
-        step = train.make_step(model, optim.Adam(model.parameters(), 1e-3), dataset.train_images, bfloat16)
-        losses.append(train.train_epoch(step, *train.epoch_noise(1, 1, 300, 2), batch_size=64).sum(0))
-        assert next(model.parameters()).dtype == torch.float32
-    torch.testing.assert_close(losses[0], losses[1], rtol=0.01, atol=0)
+def test_bfloat16_training_is_close_to_float32(dataset):
+    runs = [trained(dataset, precision=precision) for precision in ("float32", "bfloat16")]
+    float32, bfloat16 = (run.history[-1] for run in runs)
+    assert float32["train_bce"] != bfloat16["train_bce"]
+    for name in ("train_bce", "test_bce", "test_total"):
+        assert bfloat16[name] == pytest.approx(float32[name], rel=0.01)
+    assert all(parameter.dtype == torch.float32 for parameter in runs[1].model.parameters())
 
 
-def test_replayed_batches_train_as_plain_ones(dataset):
-    """A CUDA graph needs CUDA; what surrounds it, the static buffers and the uneven batch, is the same on a CPU."""
-    captures = []
-
-    def capture(function):
-        captures.append(function)
-        return function
-
-    def wrap(step):
-        return machine.replayed(step, 64, capture, contextlib.nullcontext)
-
-    plain, replayed = fitted(dataset), fitted(dataset, wrap=wrap)
-    assert len(captures) == 1, "full batches are captured once"
-    assert torch.equal(plain[0], replayed[0]) and torch.equal(plain[1], replayed[1])
+def learning_rates(dataset, **flags):
+    """The learning rate of each step of a run."""
+    run = train.begin(dataclasses.replace(CONFIG, **flags), dataset)
+    rates = []
+    run.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    for _ in train.epochs(run):
+        pass
+    return rates
 
 
-@needs_cuda
-def test_a_cuda_graph_trains_as_the_plain_step(dataset):
-    dataset = dataset.to("cuda")
-    results = []
-    for wrap in (lambda step: step, lambda step: machine.replayed(step, 64)):
-        torch.manual_seed(1)
-        model = VAE(2, (32,)).cuda()
-        step = wrap(train.make_step(model, optim.Adam(model.parameters(), 1e-3), dataset.train_images))
-        for epoch in range(3):
-            order, eps = (t.cuda() for t in train.epoch_noise(1, epoch, 300, 2))
-            losses = train.train_epoch(step, order, eps, batch_size=64)
-        results.append(losses)
-    torch.testing.assert_close(*results, rtol=1e-4, atol=0)
+def test_constant_schedule_keeps_learning_rate(dataset):
+    assert learning_rates(dataset, lr=0.01) == [0.01] * 10
 
 
-@pytest.mark.parametrize("on_gpu", [False, pytest.param(True, marks=needs_cuda)])
-def test_adam_is_pytorchs(on_gpu):
-    device = "cuda" if on_gpu else "cpu"
-    torch.manual_seed(0)
-    start = [torch.randn(3, 4, device=device), torch.randn(5, device=device)]
-    ours, theirs = ([torch.nn.Parameter(p.clone()) for p in start] for _ in range(2))
-    mine = optim.Adam(ours, 0.1, betas=(0.9, 0.99))
-    reference = torch.optim.Adam(theirs, lr=0.1, betas=(0.9, 0.99), fused=True)
-    for lr in (0.1, 0.2, 0.05):
-        mine.lr = reference.param_groups[0]["lr"] = lr
-        for p, q in zip(ours, theirs, strict=True):
-            p.grad = torch.randn_like(p)
-            q.grad = p.grad.clone()
-        mine.step()
-        reference.step()
-        torch.testing.assert_close(ours, theirs, rtol=1e-6 if on_gpu else 0, atol=0)
+def test_onecycle_schedule_rises_in_first_tenth_and_falls(dataset):
+    rates = learning_rates(dataset, lr=0.01, schedule="onecycle", epochs=8)
+    assert len(rates) == 40
+    peak = rates.index(max(rates))
+    assert peak == 3  # 40 steps: the first tenth is steps 0 to 3
+    assert rates[peak] == pytest.approx(0.01)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    falls = torch.tensor(rates[peak:]).diff()
+    torch.testing.assert_close(falls, falls.mean().expand_as(falls), rtol=1e-3, atol=1e-9)  # along a line
+    assert 0 < rates[-1] < 1e-4
 
 
-@pytest.mark.parametrize("steps", [3, 10, 469])
-def test_one_cycle_is_pytorchs(steps):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 0.1, steps, pct_start=max(0.1, 2 / steps), anneal_strategy="linear", cycle_momentum=False
-    )
-    for step in range(steps):
-        assert optim.one_cycle(0.1, step, steps) == pytest.approx(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        if step < steps - 1:
-            scheduler.step()
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_onecycle_schedule_of_few_steps_is_positive(dataset, steps):
+    flags = {"schedule": "onecycle", "batch_size": -(-300 // steps), "epochs": 1, "lr": 0.01}
+    rates = learning_rates(dataset, **flags)
+    assert len(rates) == steps
+    assert all(0 < rate <= 0.01 for rate in rates)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_one_cycle_of_a_step_or_two_is_finite_and_positive(steps):
-    assert all(0 < optim.one_cycle(0.1, step, steps) <= 0.1 for step in range(steps))
+def test_loss_that_is_not_finite_is_refused_with_epoch_and_batch(dataset, monkeypatch):
+    def noise_with_a_hole(seed, epoch, n, latent_dim):
+        order, eps = epoch_noise(seed, epoch, n, latent_dim)
+        if epoch == 2:
+            eps[3 * 64 + 5] = torch.nan
+        return order, eps
+
+    monkeypatch.setattr(train, "epoch_noise", noise_with_a_hole)
+    run = train.begin(CONFIG, dataset)
+    with pytest.raises(UserError, match=r"not finite in epoch 2, batch 4: lower --lr"):
+        for _ in train.epochs(run):
+            pass
+    assert len(run.history) == 1
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2, 5])
-def test_manifold_covers_the_prior(dataset, latent_dim):
-    z = train.manifold(VAE(latent_dim, (8,)), dataset.test_images)
-    assert z.shape == (400, latent_dim)
-    assert abs(z.mean()) < 1e-3 and 1.5 < z.norm(dim=1).max() < 3.5
-    if latent_dim == 2:
-        assert z[0, 0] < 0 < z[0, 1], "the first image is the plane's upper left"
+def test_test_loss_that_is_not_finite_is_refused(dataset, monkeypatch):
+    nothing = torch.zeros(60, 2)
+    bad = train.Evaluation(float("inf"), 1.0, nothing, nothing)
+    monkeypatch.setattr(train, "evaluate", lambda model, images: bad)
+    run = train.begin(CONFIG, dataset)
+    with pytest.raises(UserError, match=r"not finite in the test set after epoch 1"):
+        next(train.epochs(run))
+    assert run.history == []
 
 
-def test_quantiles_of_uniform_numbers_are_draws_of_the_prior():
-    prior = Mixture(2, 3)
-    prior.mu.data.copy_(torch.tensor([[-3.0, 0.0], [1.0, 2.0], [2.0, -1.0]]))
-    prior.logvar.data.normal_(generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        z = train.quantiles(prior, torch.rand(50_000, 2, generator=torch.Generator().manual_seed(0)))
-        draws = prior.sample(50_000, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(z.mean(0), draws.mean(0), atol=0.05, rtol=0)
-    torch.testing.assert_close(z.T.cov(), draws.T.cov(), atol=0.15, rtol=0)
+def one_step(dataset, monkeypatch, world, index, eps):
+    """What a process puts into all_reduce in its first step: its losses and its gradients, flattened."""
+    sent = []
+
+    def all_reduce(tensors, world):
+        sent.extend(tensor.flatten().clone() for tensor in tensors)
+
+    monkeypatch.setattr(train, "all_reduce", all_reduce)
+    run = train.begin(CONFIG, dataset, world)
+    train.step(run, index, eps)
+    return torch.cat(sent)
 
 
-def gradients_of(rank, size, port, images, order, eps, path):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(size))
-    torch.set_num_threads(1)
-    with machine.joined(torch.device("cpu")) as world:
-        torch.manual_seed(0)
-        model = VAE(2, (32,))
-        net = model if size == 1 else torch.nn.parallel.DistributedDataParallel(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0)
-        step = train.make_step(net, optimizer, images, world_size=size)
-        gradients = []
-        losses = train.train_epoch(
-            step,
-            order,
-            eps,
-            batch_size=64,
-            world=world,
-            after_batch=lambda *_: gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()])),
-        )
-        if rank == 0:
-            torch.save((losses, torch.stack(gradients)), path)
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("n", [64, 7, 1], ids="{} images".format)
+def test_sums_over_processes_equal_single_process(dataset, monkeypatch, size, n):
+    """A batch of a single image leaves the other processes without any."""
+    index = torch.arange(n)
+    eps = torch.randn(n, 2, generator=generator(0))
+    expected = one_step(dataset, monkeypatch, ALONE, index, eps)
+    total = sum(one_step(dataset, monkeypatch, World(rank, size), index, eps) for rank in range(size))
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_give_the_gradients_of_one(dataset, tmp_path):
-    order, eps = train.epoch_noise(1, 1, 257, 2)  # the last batch is a single image: one process has none of it
-    for size in (1, 2):
-        arguments = (size, free_port(), dataset.train_images, order, eps, tmp_path / str(size))
-        mp.spawn(gradients_of, arguments, nprocs=size)
-    assert not dist.is_initialized()
-    alone, together = (torch.load(tmp_path / str(size)) for size in (1, 2))
-    assert alone[1].shape[0] == 5
-    torch.testing.assert_close(together[0], alone[0], rtol=1e-5, atol=0)
-    for one, two in zip(alone[1], together[1], strict=True):
-        assert (one - two).norm() <= 1e-5 * one.norm()
+def test_all_reduce_sums_tensors_in_place(monkeypatch):
+    monkeypatch.setattr(devices.dist, "all_reduce", lambda flat: flat.mul_(2))  # two processes with equal values
+    tensors = [torch.arange(6.0).view(2, 3), torch.ones(()), torch.full((4,), 3.0)]
+    devices.all_reduce(tensors, World(0, 2))
+    assert tensors[0].tolist() == [[0, 2, 4], [6, 8, 10]]
+    assert tensors[1].item() == 2
+    assert tensors[2].tolist() == [6] * 4
+    devices.all_reduce(tensors, ALONE)
+    assert tensors[1].item() == 2
+
+
+def test_single_process_needs_no_process_group(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    with devices.join_processes(torch.device("cpu")) as world:
+        assert world == ALONE
+        assert devices.broadcast("value", world) == "value"
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_device_that_is_missing_is_named():
+    with pytest.raises(UserError, match="--device cuda"):
+        devices.find_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), "lower --hidden_dims"),
+        (MemoryError(), "lower --hidden_dims"),
+        (RuntimeError("[gloo] Connection closed by peer"), "another process has ended"),
+    ],
+    ids=["memory of torch", "memory of Python", "lost process"],
+)
+def test_torch_errors_are_explained(error, words):
+    with pytest.raises(UserError, match=words), devices.explain_torch_errors():
+        raise error
+
+
+def test_other_torch_errors_are_not_hidden():
+    with pytest.raises(RuntimeError, match="shapes"), devices.explain_torch_errors():
+        raise RuntimeError("shapes do not fit")
+
+
+def test_network_too_large_for_memory_is_refused_in_one_line(run_main, tmp_path, monkeypatch):
+    def refuse(config):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 4e12 bytes")
+
+    monkeypatch.setattr(train, "build_model", refuse)
+    done = run_main(tmp_path / "results", "--hidden_dims", 10**9)
+    assert done.code == 1
+    assert "not enough memory for this network and batch: lower --hidden_dims" in done.err
+    assert done.err.count("\n") == 1

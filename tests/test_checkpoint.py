@@ -1,0 +1,602 @@
+"""The results directory: the same command continues, repeats or refuses, and nothing that was computed is lost."""
+
+import csv
+import errno
+import io
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+from helpers import SMALL, assert_same_run, assert_same_training, contents, equal, metrics
+
+import train
+import utils
+from support import checkpoint, report
+from support.config import Config, to_plain
+from support.errors import UserError
+
+THREE = (*SMALL, "--epochs", 3)  # the flags of the finished run
+
+
+def files(folder):
+    """The contents of a folder, and when each file was written."""
+    return contents(folder), {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+
+
+def assert_refused(done, *words):
+    """Assert that a command ended with exit code 1 and one line on stderr that holds these words."""
+    assert done.code == 1, done.err
+    assert done.err.startswith("main.py: error: ")
+    assert done.err.count("\n") == 1
+    for word in words:
+        assert word in done.err
+
+
+def interrupt_after(epoch, monkeypatch, where=report, name="epoch"):
+    """Make Ctrl-C come at the end of a function, whose first argument is the run, once so many epochs are finished."""
+    function = getattr(where, name)
+
+    def interrupted(run, *arguments):
+        result = function(run, *arguments)
+        if len(run.history) == epoch:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(where, name, interrupted)
+
+
+def edited(path, change):
+    """Change the dict in a file that torch.save wrote; its checksums are right afterwards."""
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+
+
+# The same command again
+
+
+def test_same_command_again_says_done_and_changes_nothing(copied_run, run_main):
+    before = files(copied_run.folder)
+    done = run_main(copied_run.folder, *THREE)
+    assert done.code == 0
+    assert done.out == f"All 3 epochs in {copied_run.folder} are done; --epochs extends the run\n"
+    assert done.err == ""
+    assert files(copied_run.folder) == before
+
+
+def test_flags_that_do_not_define_the_run_may_differ(copied_run, run_main):
+    assert run_main(copied_run.folder, *THREE, "--log_interval", 1, "--device", "cpu").code == 0
+
+
+@pytest.mark.parametrize("name", ["latent.gif", "manifold.png", "samples.png", "explorer.html"])
+def test_missing_last_picture_is_made_again(finished_run, copied_run, run_main, name):
+    (copied_run.folder / name).unlink()
+    done = run_main(copied_run.folder, *THREE)
+    assert done.code == 0
+    assert "Train Epoch" not in done.out
+    assert done.out.splitlines()[-2:-1] == finished_run.done.out.splitlines()[-2:-1]  # the best epoch
+    assert_same_run(finished_run.folder, copied_run.folder)
+
+
+def test_best_pt_that_was_deleted_is_written_again(finished_run, copied_run, run_main):
+    (copied_run.folder / "best.pt").unlink()
+    assert run_main(copied_run.folder, *THREE).code == 0
+    assert_same_run(finished_run.folder, copied_run.folder)
+
+
+def test_interrupted_run_continues_to_the_same_bits(finished_run, run_main, tmp_path, monkeypatch):
+    folder = tmp_path / "results"
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        done = run_main(folder, *THREE)
+    assert done.code == 130
+    assert done.err == "Interrupted; the same command continues after the last finished epoch\n"
+    assert len(metrics(folder)) == 2
+    assert not (folder / "samples.png").exists()
+    done = run_main(folder, *THREE)
+    assert done.code == 0, done.err
+    assert done.out.startswith("Continuing after epoch 2 of 3\n")
+    assert_same_run(finished_run.folder, folder)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_run_interrupted_within_an_epoch_continues_to_the_same_bits(
+    run_main, tmp_path, monkeypatch, no_drawing, schedule
+):
+    flags = (*SMALL, "--epochs", 4, "--schedule", schedule)
+    assert run_main(tmp_path / "undisturbed", *flags).code == 0
+    for epoch in (1, 2, 3):
+        with monkeypatch.context() as patch:
+            interrupt_after(epoch, patch, train, "step")  # in the first batch after that epoch
+            assert run_main(tmp_path / "results", *flags).code == 130
+        assert len(metrics(tmp_path / "results")) == epoch
+    assert run_main(tmp_path / "results", *flags).code == 0
+    assert_same_run(tmp_path / "undisturbed", tmp_path / "results")
+
+
+def test_interruption_before_first_epoch_leaves_nothing_to_continue(run_main, tmp_path, monkeypatch, no_drawing):
+    with monkeypatch.context() as patch:
+        interrupt_after(0, patch, train, "step")
+        assert run_main(tmp_path / "results", *THREE).code == 130
+    assert contents(tmp_path / "results") == {}
+    assert run_main(tmp_path / "results", *THREE).code == 0
+
+
+def test_interruption_during_last_pictures_is_no_success(run_main, tmp_path, monkeypatch, no_drawing):
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "gif", lambda paths: signal.raise_signal(signal.SIGINT))
+        assert run_main(tmp_path / "results", *THREE).code == 130
+    assert len(metrics(tmp_path / "results")) == 3
+    done = run_main(tmp_path / "results", *THREE)
+    assert done.code == 0
+    assert "Train Epoch" not in done.out
+    assert (tmp_path / "results" / "samples.png").exists()
+
+
+def test_more_epochs_extend_a_finished_run(finished_run, run_main, tmp_path):
+    folder = tmp_path / "results"
+    assert run_main(folder, *SMALL, "--epochs", 2).code == 0
+    done = run_main(folder, *THREE)
+    assert done.code == 0, done.err
+    assert done.out.count("Train Epoch: 3") == 1
+    assert_same_run(finished_run.folder, folder)
+
+
+def test_seconds_of_finished_epochs_are_kept(copied_run, run_main, no_drawing):
+    before = metrics(copied_run.folder)
+    assert run_main(copied_run.folder, *SMALL, "--epochs", 4).code == 0
+    assert metrics(copied_run.folder)[:3] == before
+
+
+# Refusals
+
+
+DIFFERENT = {
+    "seed": (("--seed", 2), "--seed 1 there, 2 here"),
+    "two flags": (("--lr", 0.01, "--batch_size", 32), "--batch_size 64 there, 32 here; --lr 0.001 there, 0.01 here"),
+    "network": (("--hidden_dims", 16, 8, "--latent_dim", 3), "--latent_dim 2 there, 3 here; --hidden_dims 16 there"),
+    "dataset": (("--dataset", "digits"), "--dataset mnist there, digits here"),
+    "prior": (("--prior", "vamp"), "--prior normal there, vamp here"),
+    "schedule": (("--schedule", "onecycle"), "--schedule constant there, onecycle here"),
+    "fewer epochs": (("--epochs", 2), "--epochs 3 there, 2 here"),
+}
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)], ids=["plain", "resume"])
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_other_settings_are_refused_by_name(copied_run, run_main, name, resume):
+    flags, words = DIFFERENT[name]
+    before = files(copied_run.folder)
+    done = run_main(copied_run.folder, *THREE, *flags, *resume)
+    assert_refused(done, words, "--overwrite", "another --results_dir", "--resume")
+    assert files(copied_run.folder) == before
+
+
+def test_onecycle_run_cannot_be_extended(run_main, tmp_path, no_drawing):
+    folder = tmp_path / "results"
+    flags = (*SMALL, "--schedule", "onecycle")
+    assert run_main(folder, *flags, "--epochs", 1).code == 0
+    before = files(folder)
+    for resume in ((), ("--resume",)):
+        assert_refused(run_main(folder, *flags, "--epochs", 2, *resume), "--epochs 1 there, 2 here")
+    assert files(folder) == before
+
+
+def test_other_code_is_refused_unless_resumed(finished_run, copied_run, run_main, monkeypatch):
+    monkeypatch.setattr(checkpoint, "fingerprint", lambda: "other")
+    before = files(copied_run.folder)
+    assert_refused(run_main(copied_run.folder, *THREE), "other code", "--overwrite", "--results_dir", "--resume")
+    assert files(copied_run.folder) == before
+    done = run_main(copied_run.folder, "--resume")
+    assert done.code == 0
+    assert done.err == "WARNING: the code has changed since this run began; the result may differ\n"
+
+
+def test_fingerprint_covers_what_decides_the_arithmetic():
+    covered = {path.name for pattern in checkpoint.ARITHMETIC for path in checkpoint.ROOT.glob(pattern)}
+    assert covered >= {"model.py", "train.py", "data.py", "devices.py", "seeds.py", "priors.py", "wae.py"}
+    assert not covered & {"main.py", "utils.py", "report.py", "config.py"}
+
+
+@pytest.mark.parametrize(
+    "name", ["loss.png", "config.json", "best.pt", "explorer.html", "latent/epoch_001.png", "latent/epoch_1000.npy"]
+)
+def test_foreign_file_is_refused_by_name(run_main, tmp_path, name):
+    path = tmp_path / "results" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert_refused(run_main(tmp_path / "results", *THREE), str(path), "--overwrite", "--results_dir")
+    assert contents(tmp_path / "results") == {name: b"mine"}
+
+
+@pytest.mark.parametrize("place", ["file", "file/results"])
+def test_results_dir_that_is_no_directory_is_refused(run_main, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    assert_refused(run_main(tmp_path / place, *THREE), str(tmp_path / place), "another --results_dir")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_second_run_in_directory_is_refused(copied_run, run_main, no_drawing):
+    before = files(copied_run.folder)
+    with checkpoint.lock(copied_run.folder):
+        assert_refused(run_main(copied_run.folder, *SMALL, "--epochs", 4), "another run is writing to")
+    assert files(copied_run.folder) == before
+    assert run_main(copied_run.folder, *SMALL, "--epochs", 4).code == 0
+
+
+# --resume and --overwrite
+
+
+def test_resume_keeps_flags_that_are_not_named(finished_run, run_main, tmp_path, no_drawing):
+    folder = tmp_path / "results"
+    assert run_main(folder, *SMALL, "--epochs", 2).code == 0
+    done = run_main(folder, "--resume", "--epochs", 3)
+    assert done.code == 0, done.err
+    assert_same_training(finished_run.folder, folder)
+    assert json.loads((folder / "config.json").read_text())["hidden_dims"] == [16]
+
+
+def test_resume_continues_an_interrupted_run_to_its_end(finished_run, run_main, tmp_path, monkeypatch, no_drawing):
+    folder = tmp_path / "results"
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        assert run_main(folder, *THREE).code == 130
+    assert run_main(folder, "--resume").code == 0
+    assert_same_training(finished_run.folder, folder)
+
+
+def test_resume_works_in_a_moved_folder(copied_run, run_main, no_drawing):
+    moved = copied_run.folder.rename(copied_run.folder.with_name("elsewhere"))
+    assert run_main(moved, "--resume", "--epochs", 4).code == 0
+    assert len(metrics(moved)) == 4
+    assert not copied_run.folder.exists()
+
+
+def test_overwrite_replaces_the_run_and_leaves_no_file_of_it(copied_run, run_main, no_drawing):
+    folder = copied_run.folder
+    own = {"notes.txt": b"mine", "latent/epoch_best.png": b"mine", ".mine.part": b"mine", "latent/mine.png": b"mine"}
+    for name, content in own.items():
+        (folder / name).write_bytes(content)
+    (folder / "latent" / ".epoch_007.png.part").write_text("half a frame")
+    done = run_main(folder, *SMALL, "--epochs", 1, "--latent_dim", 3, "--overwrite")
+    assert done.code == 0, done.err
+    frames = {"latent/epoch_001.png", "reconstruction/epoch_001.png"}
+    pictures = {"loss.png", "latent.gif", "manifold.png", "samples.png"}
+    others = {"config.json", "metrics.csv", "best.pt", "checkpoint.pt"}
+    found = contents(folder)
+    assert found.keys() == frames | pictures | others | own.keys()
+    assert {name: found[name] for name in own} == own
+    assert len(metrics(folder)) == 1
+    assert json.loads((folder / "config.json").read_text())["latent_dim"] == 3
+
+
+@pytest.mark.parametrize("where", ["clear", "metrics_csv"])
+def test_run_killed_while_it_replaces_another_continues_as_itself(
+    copied_run, run_main, tmp_path, monkeypatch, no_drawing, where
+):
+    flags = (*SMALL, "--epochs", 2, "--seed", 2, "--latent_dim", 3)
+    assert run_main(tmp_path / "undisturbed", *flags).code == 0
+
+    def killed(*arguments, **options):
+        raise OSError(errno.EIO, "killed here", "somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, where, killed)
+        assert run_main(copied_run.folder, *flags, "--overwrite").code == 1
+    assert run_main(copied_run.folder, *flags).code == 0
+    assert_same_run(tmp_path / "undisturbed", copied_run.folder)
+
+
+# Nothing that was computed is lost
+
+
+FAILED_STARTS = {
+    "loss not finite": (("--lr", 1e30), "not finite"),
+    "batch without MMD": (("--divergence", "mmd", "--batch_size", 23), "--batch_size"),
+    "no data": (("--dataset", "fashion_mnist"), "fashion_mnist"),
+}
+
+
+@pytest.mark.parametrize("name", FAILED_STARTS)
+def test_failed_start_keeps_finished_run(copied_run, run_main, monkeypatch, name):
+    flags, words = FAILED_STARTS[name]
+    monkeypatch.setattr("support.data._answers", lambda url: False)
+    before = files(copied_run.folder)
+    assert_refused(run_main(copied_run.folder, *THREE, *flags, "--overwrite"), words)
+    assert files(copied_run.folder) == before
+
+
+def full_disk(name, monkeypatch):
+    """Make the disk full for a file of this name."""
+    write = checkpoint.write
+
+    def refuse(path, content):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write", refuse)
+
+
+def test_run_that_cannot_save_its_first_epoch_keeps_finished_run(copied_run, run_main, monkeypatch):
+    before = files(copied_run.folder)
+    full_disk("checkpoint.pt", monkeypatch)
+    done = run_main(copied_run.folder, *THREE, "--seed", 2, "--overwrite")
+    assert done.err == f"main.py: error: {copied_run.folder / 'checkpoint.pt'}: No space left on device\n"
+    assert files(copied_run.folder) == before
+
+
+def test_disk_that_is_full_for_a_picture_costs_no_epoch(finished_run, run_main, tmp_path, monkeypatch):
+    folder = tmp_path / "results"
+    with monkeypatch.context() as patch:
+        full_disk("epoch_002.png", patch)
+        done = run_main(folder, *THREE)
+    assert done.code == 1
+    assert "epoch_002.png: No space left on device" in done.err
+    assert run_main(folder, *THREE).code == 0
+    assert_same_run(finished_run.folder, folder)
+
+
+def test_loss_that_is_not_finite_keeps_what_was_saved(copied_run, run_main, monkeypatch, no_drawing):
+    paths = [copied_run.folder / name for name in ("checkpoint.pt", "best.pt")]
+    before = [checkpoint.read(path) for path in paths]
+    monkeypatch.setattr(train, "step", lambda run, index, eps: torch.tensor([torch.inf, 1.0]))
+    done = run_main(copied_run.folder, *SMALL, "--epochs", 4)
+    assert_refused(done, "not finite in epoch 4, batch 1", "--lr", "What was saved before is safe")
+    after = [checkpoint.read(path) for path in paths]
+    assert equal(*([saved["model"] for saved in both] for both in (before, after)))
+    assert after[0]["history"] == before[0]["history"]
+    assert len(metrics(copied_run.folder)) == 3
+
+
+def test_learning_rate_that_diverges_is_named(run_main, tmp_path, no_drawing):
+    assert_refused(run_main(tmp_path / "results", *THREE, "--lr", 1e6), "not finite", "lower --lr")
+
+
+def test_write_replaces_whole_files_and_leaves_no_part(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "file"
+    checkpoint.write(path, b"old")
+
+    def broken(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "fsync", broken)
+        with pytest.raises(OSError, match="Input/output error") as failure:
+            checkpoint.write(path, b"new")
+    assert failure.value.filename == str(path)
+    assert contents(tmp_path) == {"folder/file": b"old"}
+    checkpoint.write(path, b"new")
+    assert contents(tmp_path) == {"folder/file": b"new"}
+
+
+# best.pt
+
+
+def worse_from(epoch, monkeypatch):
+    """Make the test loss worse from an epoch on."""
+    evaluate = train.evaluate
+    calls = []
+
+    def worse(model, images):
+        test = evaluate(model, images)
+        calls.append(None)
+        return test._replace(bce=test.bce + 1000 * (len(calls) >= epoch))
+
+    monkeypatch.setattr(train, "evaluate", worse)
+
+
+@pytest.fixture
+def run_best_at_two(run_main, tmp_path, monkeypatch, no_drawing):
+    """A folder with a finished run of four epochs, of which the second is the best."""
+    folder = tmp_path / "best at two"
+    with monkeypatch.context() as patch:
+        worse_from(3, patch)
+        assert run_main(folder, *SMALL, "--epochs", 4).code == 0
+    return folder
+
+
+def test_best_pt_stays_with_best_epoch(run_best_at_two, run_main, tmp_path):
+    assert run_main(tmp_path / "two", *SMALL, "--epochs", 2).code == 0
+    totals = [float(row["test_total"]) for row in metrics(run_best_at_two)]
+    assert totals.index(min(totals)) == 1
+    assert checkpoint.read(run_best_at_two / "best.pt")["row"]["epoch"] == 2
+    expected = checkpoint.load(tmp_path / "two" / "checkpoint.pt").model
+    assert equal(dict(checkpoint.load_model(run_best_at_two / "best.pt").state_dict()), dict(expected))
+
+
+def test_best_pt_of_another_run_is_refused(run_best_at_two, finished_run, run_main):
+    shutil.copy(finished_run.folder / "best.pt", run_best_at_two)
+    before = files(run_best_at_two)
+    assert_refused(run_main(run_best_at_two, *SMALL, "--epochs", 5), "best.pt is not of epoch 2, the best of this run")
+    assert files(run_best_at_two) == before
+
+
+def test_best_of_is_first_of_lowest_totals():
+    history = [{"epoch": epoch, "test_total": total} for epoch, total in enumerate([3.0, 1.0, 2.0, 1.0], 1)]
+    assert checkpoint.best_of(history)["epoch"] == 2
+
+
+def test_metrics_of_mmd_run_have_no_kld():
+    row = dict.fromkeys(checkpoint.FIGURES, 0.5) | {"epoch": 1, "seconds": 2.0}
+    for has_kld, cell in ((True, "0.5000"), (False, "")):
+        text = checkpoint.metrics_csv([row], has_kld).decode()
+        (cells,) = csv.DictReader(io.StringIO(text))
+        assert (cells["train_kld"], cells["test_kld"], cells["test_divergence"]) == (cell, cell, "0.5000")
+        assert (cells["epoch"], cells["seconds"]) == ("1", "2.000")
+
+
+# Damage
+
+
+DAMAGES = {
+    "truncated": lambda content: content[:-1000],
+    "altered": lambda content: content[: len(content) // 2] + b"\xff\0\xff" + content[len(content) // 2 + 3 :],
+    "empty": lambda content: b"",
+    "text": lambda content: b"not a checkpoint",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_refused_and_left_alone(copied_run, run_main, damage):
+    path = copied_run.folder / "checkpoint.pt"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    before = files(copied_run.folder)
+    for flags in (THREE, ("--resume",)):
+        assert_refused(run_main(copied_run.folder, *flags), f"{path} is damaged", "--overwrite", "--results_dir")
+    assert files(copied_run.folder) == before
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "no weights"])
+def test_damaged_best_pt_is_refused_and_left_alone(run_best_at_two, run_main, damage):
+    path = run_best_at_two / "best.pt"
+    if damage == "no weights":
+        edited(path, lambda saved: saved.update(model={}))
+    else:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    (run_best_at_two / "manifold.png").unlink()
+    before = files(run_best_at_two)
+    assert_refused(run_main(run_best_at_two, *SMALL, "--epochs", 4), f"{path} is damaged")
+    if damage != "no weights":  # noticed before the run goes on
+        assert files(run_best_at_two) == before
+
+
+def put(*place_and_value):
+    """A function that puts a value at a place in a nested dict."""
+    *place, last, value = place_and_value
+
+    def change(saved):
+        for key in place:
+            saved = saved[key]
+        saved[last] = value
+
+    return change
+
+
+TAMPERED = {
+    "history is a number": put("history", 3),
+    "history is empty": put("history", []),
+    "history of numbers": put("history", [3]),
+    "row is empty": put("history", [{}]),
+    "row of another epoch": put("history", 0, "epoch", 2),
+    "row with a tensor": put("history", 0, "more", torch.zeros(2)),
+    "figure is text": put("history", 0, "test_bce", "7"),
+    "figure is not finite": put("history", 0, "test_total", float("nan")),
+    "epochs is zero": put("config", "epochs", 0),
+    "epochs is missing": lambda saved: saved["config"].pop("epochs"),
+    "unknown flag": put("config", "warp", 9),
+    "unknown prior": put("config", "prior", "flow"),
+    "no hidden layer": put("config", "hidden_dims", []),
+    "seed is negative": put("config", "seed", -1),
+    "dataset is a path": put("config", "dataset", "../x"),
+    "no model": put("model", None),
+    "no weights": put("model", {}),
+    "weights of another shape": put("model", "decoder.0.weight", torch.zeros(2, 16)),
+    "no optimiser": put("optimizer", {}),
+    "no state of a parameter": lambda saved: saved["optimizer"]["state"].pop(3),
+    "moment of another shape": put("optimizer", "state", 0, "exp_avg", torch.zeros(1)),
+    "steps of another shape": put("optimizer", "state", 0, "step", torch.zeros(2)),
+    "no scheduler": put("scheduler", None),
+    "no fingerprint": lambda saved: saved.pop("fingerprint"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_tampered_checkpoint_is_refused_and_left_alone(copied_run, run_main, name):
+    """Its checksums are right, but no run would have written it."""
+    edited(copied_run.folder / "checkpoint.pt", TAMPERED[name])
+    before = files(copied_run.folder)
+    assert_refused(run_main(copied_run.folder, "--resume", "--epochs", 5), "checkpoint.pt")
+    assert files(copied_run.folder) == before
+
+
+class Hostile:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_checkpoint_runs_no_code(copied_run, run_main, tmp_path):
+    torch.save({"config": Hostile(tmp_path / "hacked")}, copied_run.folder / "checkpoint.pt")
+    assert_refused(run_main(copied_run.folder, *THREE), "checkpoint.pt is damaged")
+    assert not (tmp_path / "hacked").exists()
+
+
+def former_checkpoint():
+    """A checkpoint.pt as the former version of the program wrote it: without a format."""
+    model = {"encoder.0.weight": torch.zeros(16, 784)}
+    config = {"epochs": 3, "seed": 1, "hidden_dims": [16], "optimizer": "adam"}
+    row = {"epoch": 1, "train_bce": 200.0, "test_bce": 190.0, "test_total": 195.0, "seconds": 1.0}
+    moments = {"first": list(model.values()), "second": list(model.values()), "steps": 5}
+    return {"config": config, "epoch": 1, "history": [row], "model": model, "optimizer": moments}
+
+
+def test_checkpoint_of_former_version_is_refused(run_main, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    torch.save(former_checkpoint(), folder / "checkpoint.pt")
+    before = files(folder)
+    for flags in (THREE, ("--resume",)):
+        done = run_main(folder, *flags)
+        assert_refused(done, f"{folder / 'checkpoint.pt'} was written by another version of this program")
+    assert files(folder) == before
+
+
+def test_overwrite_replaces_a_run_of_the_former_version(run_main, tmp_path, no_drawing):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    torch.save(former_checkpoint(), folder / "checkpoint.pt")
+    assert run_main(folder, *THREE, "--overwrite").code == 0
+    assert len(checkpoint.load(folder / "checkpoint.pt").history) == 3
+
+
+def test_best_pt_of_former_version_is_refused(tmp_path):
+    network = {"latent_dim": 2, "hidden_dims": [16], "prior": "normal", "prior_components": 10, "divergence": "kl"}
+    torch.save({"network": network, "epoch": 1, "model": former_checkpoint()["model"]}, tmp_path / "best.pt")
+    with pytest.raises(UserError, match="another version of this program"):
+        checkpoint.load_model(tmp_path / "best.pt")
+
+
+# Details
+
+
+def test_what_is_saved_is_what_is_loaded(finished_run):
+    saved = checkpoint.load(finished_run.folder / "checkpoint.pt")
+    assert saved.config.epochs == 3
+    assert saved.fingerprint == checkpoint.fingerprint()
+    assert [row["epoch"] for row in saved.history] == [1, 2, 3]
+    assert to_plain(saved.config)["hidden_dims"] == [16]
+    best = checkpoint.read(finished_run.folder / "best.pt")
+    assert best["row"] == checkpoint.best_of(saved.history)
+
+
+def test_adopt_leaves_named_flags_to_the_command():
+    saved = checkpoint.Saved(Config(lr=0.5, precision="bfloat16"), "", [], {}, {}, {})
+    command = Config(epochs=9, resume=True, named=frozenset({"epochs", "resume"}))
+    adopted = checkpoint.adopt(command, saved)
+    assert (adopted.epochs, adopted.lr, adopted.precision, adopted.resume) == (9, 0.5, "bfloat16", True)
+    assert checkpoint.adopt(Config(), saved).lr == Config().lr
+    assert checkpoint.adopt(Config(), saved).precision == "bfloat16"
+    assert checkpoint.adopt(Config(precision="float32"), saved).precision == "float32"
+    assert checkpoint.adopt(command, None) is command
+
+
+def test_frames_are_numbered_with_three_digits_or_more(tmp_path):
+    assert checkpoint.frame(tmp_path, "latent", 7) == tmp_path / "latent" / "epoch_007.png"
+    assert checkpoint.frame(tmp_path, "latent", 1234) == tmp_path / "latent" / "epoch_1234.png"
+
+
+def test_deleted_frame_is_left_out_of_the_gif(copied_run, run_main, monkeypatch):
+    shown = []
+    gif = utils.gif
+    monkeypatch.setattr(utils, "gif", lambda paths: shown.extend(paths) or gif(paths))
+    (copied_run.folder / "latent" / "epoch_002.png").unlink()
+    (copied_run.folder / "latent.gif").unlink()
+    assert run_main(copied_run.folder, *THREE).code == 0
+    assert [path.name for path in shown] == ["epoch_001.png", "epoch_003.png"]

@@ -1,0 +1,147 @@
+"""What the README and the docs say about the code, and the rules of CONTRIBUTING.md that a program can check."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CORE = {"main.py": 120, "model.py": 140, "train.py": 190, "utils.py": 200}  # lines, at most
+WINGS = ("support", "variants", "explorer", "studies", "benchmarks")
+SOURCES = [ROOT / name for name in CORE] + sorted(path for wing in WINGS for path in (ROOT / wing).glob("*.py"))
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def anchors(page):
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", read(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    links = [first or second for first, second in LINK.findall(read(page))]
+    broken = []
+    for link in links:
+        if re.match(r"https?://|mailto:", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place) if place else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_readme_links_to_every_wing_and_page():
+    readme = read(ROOT / "README.md")
+    for target in (*CORE, *WINGS, *(name_of(page) for page in (ROOT / "docs").glob("*.md"))):
+        assert f"]({target})" in readme, target
+
+
+def test_readme_has_at_most_150_lines():
+    assert len(read(ROOT / "README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_functions_that_pages_name_exist(page):
+    """A link such as [`VAE.encode`](../model.py) names a function or class of the file that it leads to."""
+    for names, link in re.findall(r"\[`([\w.]+)`\]\(([^)#]+\.py)\)", read(page)):
+        path = (page.parent / link).resolve()
+        if names in (path.stem, path.name, name_of(path)):
+            continue
+        place = ast.parse(read(path))
+        for name in names.removeprefix(f"{path.stem}.").split("."):
+            found = [node for node in place.body if getattr(node, "name", None) == name]
+            assert found, f"{names} is not in {link}"
+            place = found[0]
+
+
+def test_paper_page_names_the_functions_of_the_paper():
+    paper = read(ROOT / "docs" / "paper.md")
+    for name in ("VAE.encode", "VAE.reparameterize", "VAE.decode", "VAE.forward", "bce", "kld"):
+        assert f"[`{name}`](../model.py)" in paper
+    for name in ("step", "train_epoch", "epochs"):
+        assert f"[`{name}`](../train.py)" in paper
+
+
+def test_readme_example_runs(finished_run, small_mnist):
+    blocks = re.findall(r"^```python\n(.*?)^```", read(ROOT / "README.md"), re.MULTILINE | re.DOTALL)
+    (example,) = [block for block in blocks if "load_model" in block]
+    example = example.replace('"results/best.pt"', repr(str(finished_run.folder / "best.pt")))
+    example = example.replace('"data"', repr(str(small_mnist)))
+    names = {}
+    exec(example, names)
+    assert names["mu"].shape == names["logvar"].shape == (60, 2)
+    assert names["reconstructions"].shape == (60, 784)
+    assert names["new_digits"].shape == (64, 784)
+
+
+def test_core_keeps_to_its_lines():
+    lines = {name: len(read(ROOT / name).splitlines()) for name in CORE}
+    assert {name: n for name, n in lines.items() if n > CORE[name]} == {}
+    assert sum(lines.values()) <= 620
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_functions_have_at_most_50_lines_and_six_parameters(path):
+    too_long = []
+    for node in ast.walk(ast.parse(read(path))):
+        if isinstance(node, ast.FunctionDef):
+            arguments = node.args
+            parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+            n = len([parameter for parameter in parameters if parameter.arg not in ("self", "cls")])
+            if node.end_lineno - node.lineno + 1 > 50 or n > 6:
+                too_long.append(node.name)
+    assert too_long == []
+
+
+def imports(path):
+    """The files of this project that a file imports, also inside functions, by their names below the root."""
+    found = set()
+    for node in ast.walk(ast.parse(read(path))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            place = ROOT.joinpath(*module.split("."))
+            found.update(target for target in (place.with_suffix(".py"), place / "__init__.py") if target.exists())
+    return {name_of(target) for target in found} - {name_of(path)}
+
+
+def test_imports_have_no_circle():
+    """Take away again and again the files that import none of the others: nothing may be left."""
+    left = {name_of(path): imports(path) for path in SOURCES}
+    while free := [name for name, needed in left.items() if not needed & left.keys()]:
+        for name in free:
+            del left[name]
+    assert left == {}
+
+
+def test_model_and_utils_import_nothing_of_the_project():
+    assert [imports(ROOT / name) for name in ("model.py", "utils.py")] == [set(), set()]
+
+
+def test_config_imports_only_the_standard_library():
+    """So that --help answers at once."""
+    tree = ast.parse(read(ROOT / "support" / "config.py"))
+    froms = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    assert {*froms, *modules} <= {"argparse", "dataclasses", "json", "math", "os", "sys", "pathlib"}
+
+
+def test_tests_import_no_other_test():
+    for path in (ROOT / "tests").glob("*.py"):
+        assert not re.search(r"^\s*(?:from|import) test_", read(path), re.MULTILINE), path.name

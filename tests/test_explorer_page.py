@@ -1,0 +1,150 @@
+"""The page as a file; test_explorer.py opens it in a browser."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers import SMALL, contents
+
+import explorer
+from explorer.__main__ import main as write_page
+from support import checkpoint
+
+
+def content_of(folder):
+    """What a run has written into its page, as a dict."""
+    html = (folder / "explorer.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="content">(.*?)</script>', html)[1])
+
+
+def test_command_writes_the_same_page_again(copied_run, capsys):
+    before = contents(copied_run.folder)
+    page = copied_run.folder / "explorer.html"
+    page.unlink()
+    assert write_page([str(copied_run.folder)]) == 0
+    assert capsys.readouterr().out == f"Open {page} in a browser\n"
+    assert contents(copied_run.folder) == before
+
+
+def test_page_holds_the_classes_and_one_film_frame_per_epoch(finished_run):
+    content = content_of(finished_run.folder)
+    history = checkpoint.load(finished_run.folder / "checkpoint.pt").history
+    assert content["classes"] == list("0123456789")
+    assert content["film"]["epochs"] == [row["epoch"] for row in history]
+    assert len(content["losses"]) == len(history)
+    assert content["best"] == checkpoint.best_of(history)["epoch"]
+    assert len(content["labels"]) == 60
+
+
+def test_page_asks_nothing_of_a_network(finished_run):
+    html = (finished_run.folder / "explorer.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in html
+    assert not re.search(r"https?://|@import|<link (?!rel=\"icon\" href=\"data:,\")", html)
+
+
+def test_class_name_cannot_end_the_script_element():
+    html = explorer.page({"classes": ["</script><script>alert(1)</script>"]})
+    assert "alert(1)</script>" not in html
+
+
+def test_deleted_film_frame_is_left_out(copied_run):
+    (copied_run.folder / "latent" / "epoch_001.npy").unlink()
+    assert write_page([str(copied_run.folder)]) == 0
+    assert content_of(copied_run.folder)["film"]["epochs"] == [2, 3]
+
+
+def break_header(path):
+    """Damage the header of a .npy file."""
+    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
+
+
+def save_double_weights(path):
+    """Rewrite a best.pt with its weights in float64."""
+    saved = torch.load(path)
+    torch.save({**saved, "model": {name: value.double() for name, value in saved["model"].items()}}, path)
+
+
+def save_other_settings(path):
+    """Rewrite a best.pt as that of a run with another seed."""
+    saved = torch.load(path)
+    torch.save({**saved, "config": {**saved["config"], "seed": 7}}, path)
+
+
+def save_other_epoch(path):
+    """Rewrite a best.pt as that of another epoch."""
+    saved = torch.load(path)
+    torch.save({**saved, "row": {**saved["row"], "test_total": 1.0}}, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: shutil.rmtree(folder), "there is no run"),
+        (lambda folder: (folder / "checkpoint.pt").unlink(), "checkpoint.pt is missing"),
+        (lambda folder: (folder / "checkpoint.pt").write_bytes(b"x"), "checkpoint.pt is damaged"),
+        (lambda folder: (folder / "best.pt").unlink(), "best.pt: No such file"),
+        (lambda folder: (folder / "best.pt").write_bytes(b"x"), "best.pt is damaged"),
+        (lambda folder: save_double_weights(folder / "best.pt"), "best.pt is damaged"),
+        (lambda folder: save_other_settings(folder / "best.pt"), "is of another run: --seed 7 there, 1 here"),
+        (lambda folder: save_other_epoch(folder / "best.pt"), "is not of epoch"),
+        (lambda folder: (folder / "latent" / "epoch_002.npy").write_bytes(b"x"), "epoch_002.npy is damaged"),
+        (lambda folder: break_header(folder / "latent" / "epoch_002.npy"), "epoch_002.npy is damaged"),
+        (lambda folder: np.save(folder / "latent" / "epoch_002.npy", np.zeros((2, 2))), "epoch_002.npy is damaged"),
+    ],
+    ids=[
+        *("no directory", "no checkpoint", "damaged checkpoint", "no best.pt", "damaged best.pt", "float64 weights"),
+        *("best.pt of another run", "best.pt of another epoch", "damaged means", "damaged header", "other shape"),
+    ],
+)
+def test_incomplete_run_is_refused_with_a_line_and_left_alone(copied_run, capsys, damage, words):
+    damage(copied_run.folder)
+    before = contents(copied_run.folder)
+    assert write_page([str(copied_run.folder)]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("explorer: error: ")
+    assert errors.count("\n") == 1
+    assert words in errors
+    assert contents(copied_run.folder) == before
+
+
+def test_run_whose_data_are_gone_is_refused_with_a_line(copied_run, tmp_path, capsys):
+    assert write_page([str(copied_run.folder), "--data_dir", str(tmp_path)]) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "train-images-idx3-ubyte is missing" in errors
+
+
+def test_run_of_three_latent_dimensions_has_no_page(run_main, tmp_path, capsys):
+    assert run_main(tmp_path, *SMALL, "--epochs", 1, "--latent_dim", 3).code == 0
+    assert write_page([str(tmp_path)]) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "the page needs a run of --latent_dim 2" in errors
+    assert not (tmp_path / "explorer.html").exists()
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_shown_takes_equally_many_of_each_class():
+    labels = np.random.default_rng(1).integers(0, 10, 10_000)
+    rows = explorer.shown(labels)
+    assert np.bincount(labels[rows]).tolist() == [200] * 10
+    assert len(set(rows)) == 2000
+
+
+def test_shown_takes_all_of_the_rarest_class():
+    labels = np.array([0] * 50 + [1] * 7 + [2] * 20)
+    rows = explorer.shown(labels)
+    assert np.bincount(labels[rows]).tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize("n", [1, 99, 100, 101, 1000])
+def test_film_keeps_first_best_and_last_of_at_most_hundred_epochs(n):
+    history = [{"epoch": epoch, "test_total": abs(epoch - 57)} for epoch in range(1, n + 1)]
+    epochs = explorer.film_epochs([row["epoch"] for row in history], history)
+    assert len(epochs) == min(n, 100) or n > 100
+    assert len(epochs) <= 100
+    assert epochs == sorted(set(epochs))
+    assert {1, min(57, n), n} <= set(epochs)

@@ -1,0 +1,251 @@
+"""The command as its user meets it: a process that is stopped, killed, started twice, or joined by others."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers import SMALL, metrics
+from processes import (
+    PATIENCE,
+    ROOT,
+    check_intact,
+    children,
+    endless,
+    finish,
+    finished_epochs,
+    run_command,
+    start_ranks,
+    wait_until,
+    without_network,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+INTERRUPTED = "Interrupted; the same command continues after the last finished epoch\n"
+LOSSES = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total")
+
+
+def test_command_trains_and_repeated_says_that_it_is_done(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, "--epochs", 2)
+    first = run_command(*flags, cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.count("====> Test set") == 2
+    names = ("checkpoint.pt", "best.pt", "metrics.csv", "config.json", "loss.png", "latent.gif", "manifold.png")
+    names += ("samples.png", "explorer.html", "reconstruction/epoch_002.png", "latent/epoch_002.png")
+    assert [name for name in names if not (tmp_path / "results" / name).exists()] == []
+    second = run_command(*flags, cwd=tmp_path)
+    assert (second.returncode, second.stderr) == (0, "")
+    assert second.stdout == "All 2 epochs in results are done; --epochs extends the run\n"
+
+
+def test_help_answers_without_importing_heavy_packages():
+    code = "import main, sys\ntry: main.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0
+    assert "--latent_dim" in done.stdout
+    assert not {"torch", "numpy", "matplotlib", "sklearn"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)])
+def test_signal_ends_run_with_its_exit_code_and_a_line(small_mnist, tmp_path, name, code):
+    with endless(small_mnist, tmp_path) as process:
+        process.send_signal(getattr(signal, name))
+        errors = process.communicate(timeout=PATIENCE)[1]
+    assert (process.returncode, errors) == (code, INTERRUPTED)
+    check_intact(tmp_path)
+
+
+def test_signal_ignored_by_parent_stays_ignored(small_mnist, tmp_path):
+    with endless(small_mnist, tmp_path, ignored=[signal.SIGHUP]) as process:
+        process.send_signal(signal.SIGHUP)
+        before = finished_epochs(tmp_path)
+        wait_until(lambda: finished_epochs(tmp_path) > before + 1, process)
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=PATIENCE)[1]
+    assert (process.returncode, errors) == (143, INTERRUPTED)
+
+
+def test_second_ctrl_c_ends_at_once():
+    """The first one is caught here, and nothing stops."""
+    code = """
+import time
+from support.signals import Interrupted, stop_on_signals
+
+with stop_on_signals():
+    try:
+        print("ready", flush=True)
+        time.sleep(600)
+    except Interrupted:
+        print("caught", flush=True)
+        time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for word in ("ready\n", "caught\n"):
+            assert process.stdout.readline() == word
+            process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == -signal.SIGINT
+
+
+def test_ctrl_c_before_training_ends_with_a_line(tmp_path):
+    code = """
+import sys
+import time
+import main
+from support import data
+
+def wait(*arguments):
+    print("ready", flush=True)
+    time.sleep(600)
+
+data.find = wait
+sys.exit(main.main(["--results_dir", sys.argv[1]]))
+"""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=PATIENCE)[1]
+    assert (process.returncode, errors) == (130, INTERRUPTED)
+
+
+def test_full_standard_output_is_named(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
+    with open("/dev/full", "w") as full:
+        done = run_command(*flags, stdout=full)
+    assert (done.returncode, done.stderr) == (1, "main.py: error: standard output: No space left on device\n")
+
+
+def test_closed_pipe_as_standard_output_is_named(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run_command(*flags, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "main.py: error: standard output: Broken pipe\n")
+
+
+def test_run_without_standard_output_is_complete(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
+    done = run_command(*flags, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "samples.png").exists()
+
+
+@pytest.mark.parametrize("limit", [5_000, 20_000, 100_000], ids="{} bytes".format)
+def test_full_disk_is_named_and_last_checkpoint_stays(small_mnist, tmp_path, limit):
+    folder = tmp_path / "results"
+    log = tmp_path / "log"
+    flags = ("--data_dir", small_mnist, *SMALL, "--hidden_dims", 64, "--results_dir", folder, "--epochs")
+    assert finish(*flags, 1, log=log) == 0, log.read_text()
+    before = (folder / "checkpoint.pt").read_bytes()
+    assert finish(*flags, 2, log=log, file_size=limit) == 1
+    last = log.read_text().splitlines()[-1]
+    assert last == f"main.py: error: {folder / 'checkpoint.pt'}: File too large"
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    assert not list(folder.rglob(".*.part"))
+    assert finish(*flags, 2, log=log) == 0, log.read_text()
+
+
+def test_same_command_completes_run_whose_last_files_met_a_full_disk(small_mnist, tmp_path):
+    log = tmp_path / "log"
+    folder = tmp_path / "results"
+    flags = ("--data_dir", small_mnist, *SMALL, "--hidden_dims", 1, "--epochs", 1, "--results_dir", folder)
+    assert finish(*flags, log=log, file_size=60_000) == 1  # the network is small, the page is not
+    assert log.read_text().splitlines()[-1] == f"main.py: error: {folder / 'explorer.html'}: File too large"
+    check_intact(folder)
+    assert finish(*flags, log=log) == 0, log.read_text()
+    assert finished_epochs(folder) == 1
+    assert (folder / "explorer.html").exists()
+
+
+def test_second_run_in_a_directory_is_refused(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, *SMALL, "--results_dir", tmp_path)
+    with endless(small_mnist, tmp_path) as process:
+        second = run_command(*flags, "--overwrite")
+        before = finished_epochs(tmp_path)
+        wait_until(lambda: finished_epochs(tmp_path) > before, process)
+    assert second.returncode == 1
+    assert second.stderr == (
+        f"main.py: error: another run is writing to {tmp_path}; wait for it, or name another --results_dir\n"
+    )
+
+
+def test_torchrun_stopped_continues_with_the_same_command(small_mnist, tmp_path):
+    for _ in range(2):
+        with endless(small_mnist, tmp_path, TORCHRUN) as process:
+            workers = children(process)
+            process.send_signal(signal.SIGTERM)
+            errors = process.communicate(timeout=PATIENCE)[1]
+        assert errors.count(INTERRUPTED) == 1, errors
+        assert len(workers) >= 2
+        assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+        check_intact(tmp_path)
+
+
+def test_torchrun_restarts_a_run_whose_process_was_killed(small_mnist, tmp_path):
+    with endless(small_mnist, tmp_path, (*TORCHRUN, "--max_restarts=1")) as process:
+        first, *_ = workers = children(process)
+        os.kill(workers[-1], signal.SIGKILL)
+        wait_until(lambda: first not in children(process), process)
+        before = finished_epochs(tmp_path)
+        wait_until(lambda: finished_epochs(tmp_path) > before, process)
+    check_intact(tmp_path)
+
+
+def test_process_says_that_another_has_died(small_mnist, tmp_path):
+    processes = start_ranks(2, "--data_dir", small_mnist, *SMALL, "--epochs", 10**6, "--results_dir", tmp_path)
+    try:
+        wait_until(lambda: finished_epochs(tmp_path), processes[0])
+        processes[1].kill()
+        errors = processes[0].communicate(timeout=PATIENCE)[1]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[0].returncode == 1
+    assert errors == "main.py: error: process 0 stops: another process has ended or cannot be reached\n"
+    check_intact(tmp_path)
+
+
+def test_two_processes_reproduce_the_single_process_losses(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, *SMALL, "--precision", "float32")
+    for epochs in (2, 4):  # the second command continues the run of the first
+        for process in start_ranks(2, *flags, "--epochs", epochs, "--results_dir", tmp_path / "two"):
+            errors = process.communicate(timeout=PATIENCE)[1]
+            assert (process.returncode, errors) == (0, "")
+    assert finish(*flags, "--epochs", 4, "--results_dir", tmp_path / "one", log=tmp_path / "log") == 0
+    for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert [float(one[name]) for name in LOSSES] == pytest.approx([float(two[name]) for name in LOSSES], rel=1e-4)
+
+
+def test_mmd_in_two_processes_is_refused(small_mnist, tmp_path):
+    flags = ("--data_dir", small_mnist, *SMALL, "--divergence", "mmd", "--results_dir", tmp_path)
+    for process in start_ranks(2, *flags):
+        errors = process.communicate(timeout=PATIENCE)[1]
+        assert process.returncode == 1
+        assert errors.count("\n") == 1
+        assert "train it in one process" in errors
+
+
+def test_digits_stand_in_for_mnist_that_nobody_asked_for(tmp_path):
+    flags = ("--data_dir", tmp_path, *SMALL, "--epochs", 1, "--results_dir", tmp_path / "results")
+    done = run_command(*flags, env=without_network())
+    assert done.returncode == 0, done.stderr
+    assert "GOING ON WITH --dataset digits, NOT MNIST" in done.stderr
+    assert json.loads((tmp_path / "results" / "config.json").read_text())["dataset"] == "digits"
+    again = run_command(*flags, env=without_network())
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("All 1 epochs")
+
+
+def test_missing_mnist_asked_for_by_name_is_refused(tmp_path):
+    flags = ("--data_dir", tmp_path, "--dataset", "mnist", "--results_dir", tmp_path / "results")
+    done = run_command(*flags, env=without_network())
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "no server of mnist answers" in done.stderr
+    assert "--data_dir" in done.stderr

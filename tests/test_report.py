@@ -1,0 +1,174 @@
+"""What a run prints, and the titles of its pictures."""
+
+import dataclasses
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import SMALL, call_main, metrics
+
+import train
+import utils
+from support import data, report
+from support.config import Config
+
+ROW = {"epoch": 7, "test_bce": 141.806, "test_divergence": 6.3823, "test_total": 148.1883}
+LOSSES = r"BCE_Loss: \d+\.\d{4}, KLD_Loss: \d+\.\d{4}, Total_Loss: \d+\.\d{4}"
+
+
+def test_lines_of_run_are_worded_as_documented(finished_run):
+    lines = finished_run.done.out.splitlines()
+    rows = metrics(finished_run.folder)
+    assert len(lines) == 3 * 3 + 3
+    for row, (batch, epoch, test) in zip(rows, (lines[i : i + 3] for i in (0, 3, 6)), strict=True):
+        assert re.fullmatch(rf"Train Epoch: {row['epoch']} \[0/300 \(0%\)\]\t{LOSSES}", batch)
+        assert epoch == (
+            f"====> Epoch: {row['epoch']} Average BCE loss: {row['train_bce']}, KLD loss: {row['train_kld']}, "
+            f"Total loss: {row['train_total']}"
+        )
+        assert test == f"====> Test set {losses_of(row)}"
+    assert finished_run.done.err == ""
+
+
+def losses_of(row):
+    return f"BCE_loss: {row['test_bce']}, KLD_loss: {row['test_kld']}, Total_loss: {row['test_total']}"
+
+
+def test_last_lines_of_run_are_its_summary(finished_run):
+    likelihood, best, where = finished_run.done.out.splitlines()[-3:]
+    rows = metrics(finished_run.folder)
+    pattern = r"====> log p\(x\) at the best epoch: (-\d+\.\d{4}) nats per test image, by importance sampling, k = \d+"
+    log_p = float(re.fullmatch(pattern, likelihood)[1])
+    assert -float(rows[2]["test_total"]) < log_p < 0  # the ELBO is the lower bound
+    assert best == f"====> Best epoch: 3 of 3 on MNIST, test set {losses_of(rows[2])}"
+    assert where.startswith(f"Results are in {finished_run.folder}: ")
+    names = where.removeprefix(f"Results are in {finished_run.folder}: ").split(", ")
+    written = [path.name + "/" * path.is_dir() for path in finished_run.folder.iterdir() if path.name != ".lock"]
+    assert sorted(names) == sorted(written)
+
+
+def test_status_lines_come_at_log_interval(small_mnist, tmp_path, no_drawing):
+    flags = ("--data_dir", small_mnist, "--results_dir", tmp_path / "results", *SMALL, "--epochs", 1)
+    done = call_main(*flags, "--log_interval", 2)
+    places = re.findall(r"^Train Epoch: 1 \[(.*)\]\t", done.out, re.MULTILINE)
+    assert places == ["0/300 (0%)", "128/300 (43%)", "256/300 (85%)"]
+
+
+def test_status_line_is_mean_of_its_batch(capsys):
+    """The last batch is smaller: 44 of 300 images."""
+    dataset = SimpleNamespace(train_images=torch.zeros(300, 784))
+    config = Config(log_interval=1, divergence="mmd", divergence_weight=10.0)
+    run = SimpleNamespace(config=config, dataset=dataset, history=[], world=train.ALONE)
+    losses = torch.tensor([[0.0, 0.0], [0.0, 0.0], [44 * 3.0, 44 * 0.5]])
+    with report.progress(run) as on_batch:
+        on_batch(4, 2, losses)
+    expected = "Train Epoch: 4 [256/300 (85%)]\tBCE_Loss: 3.0000, MMD_Loss: 0.5000, Total_Loss: 8.0000\n"
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "title"),
+    [
+        ({}, "MNIST, epoch 7: BCE 141.81 + KLD 6.38 = 148.19 nats per test image"),
+        (
+            {"divergence_weight": 2.0},
+            "MNIST, epoch 7: BCE 141.81 + 2 x KLD 6.38 = 148.19 nats per test image",
+        ),
+        (
+            {"divergence": "mmd", "divergence_weight": 10.0},
+            "MNIST, epoch 7: BCE 141.81 + 10 x MMD 6.3823 = 148.19 per test image",
+        ),
+    ],
+    ids=["KLD", "weighted KLD", "MMD"],
+)
+def test_headline_tells_losses(flags, title):
+    run = SimpleNamespace(config=Config(**flags), dataset=SimpleNamespace(title="MNIST"))
+    assert report.headline(run, ROW) == title
+
+
+class Drawn(dict):
+    """The arguments with which each picture was drawn, by the name of its function, in place of the picture."""
+
+    def replace(self, monkeypatch):
+        for name in ("image_grid", "reconstruction", "loss_curves", "latent_frame"):
+            monkeypatch.setattr(utils, name, self.recorder(name))
+
+    def recorder(self, name):
+        def draw(*arguments):
+            self.setdefault(name, []).append(arguments)
+            return b"a picture"
+
+        return draw
+
+
+def drawn_by(small_mnist, monkeypatch, **flags):
+    """A run of one epoch on the small MNIST, after its pictures, and what was drawn."""
+    drawn = Drawn()
+    drawn.replace(monkeypatch)
+    config = dataclasses.replace(Config(), hidden_dims=(16,), epochs=1, **flags)
+    run = train.begin(config, data.load("mnist", small_mnist))
+    monkeypatch.setattr(report.checkpoint, "write", lambda path, content: None)
+    for epoch in train.epochs(run):
+        report.epoch(run, epoch)
+    return run, epoch, drawn
+
+
+def test_pictures_show_the_evaluation_of_their_epoch(small_mnist, tmp_path, monkeypatch):
+    run, epoch, drawn = drawn_by(small_mnist, monkeypatch, results_dir=tmp_path)
+    title = report.headline(run, epoch.row)
+    (frame,) = drawn["latent_frame"]
+    assert (frame[0] == epoch.test.z.numpy()).all()
+    assert (frame[1] == epoch.test.mu.numpy()).all()
+    assert (frame[2] == run.dataset.test_labels.numpy()).all()
+    assert frame[3:] == (tuple("0123456789"), title, "z")
+    ((images, reconstructions, reconstruction_title),) = drawn["reconstruction"]
+    assert (images == data.pixels(run.dataset.test_images[:10]).numpy()).all()  # the first of each class
+    expected = run.model.decode(epoch.test.z[:10]).sigmoid().detach().numpy()
+    assert reconstructions == pytest.approx(expected, abs=1e-6)
+    assert reconstruction_title == title
+
+
+def test_loss_curves_show_every_loss_and_mark_the_best_epoch(small_mnist, tmp_path, monkeypatch):
+    run, epoch, drawn = drawn_by(small_mnist, monkeypatch, results_dir=tmp_path)
+    ((losses, epochs, names, title),) = drawn["loss_curves"]
+    row = epoch.row
+    expected = [[row[f"{part}_{term}"] for part in ("train", "test")] for term in ("bce", "divergence", "total")]
+    assert losses.tolist() == [expected]
+    assert epochs == 1
+    assert names == ("BCE", "KLD", "total = BCE + KLD = -ELBO")
+    assert title == report.headline(run, row, "best epoch")
+
+
+def test_curves_of_mmd_are_not_called_a_bound(small_mnist, tmp_path, monkeypatch):
+    flags = {"divergence": "mmd", "divergence_weight": 10.0, "results_dir": tmp_path}
+    _, _, drawn = drawn_by(small_mnist, monkeypatch, **flags)
+    assert drawn["loss_curves"][0][2] == ("BCE", "MMD", "total = BCE + 10 x MMD")
+
+
+def test_latents_of_learned_prior_are_standardised(small_mnist, tmp_path, monkeypatch):
+    flags = {"prior": "mixture", "prior_components": 1, "results_dir": tmp_path}
+    run, epoch, drawn = drawn_by(small_mnist, monkeypatch, **flags)
+    (frame,) = drawn["latent_frame"]
+    mu, logvar = (parameter.detach() for parameter in run.model.prior.components())
+    expected = ((epoch.test.z - mu) / torch.exp(0.5 * logvar)).numpy()
+    assert frame[0] == pytest.approx(expected, abs=1e-4)
+    assert frame[5] == "standardised z"
+
+
+def test_last_pictures_name_best_epoch_and_prior(small_mnist, tmp_path, monkeypatch):
+    drawn = Drawn()
+    drawn.replace(monkeypatch)
+    monkeypatch.setattr(utils, "gif", lambda paths: b"a picture")
+    flags = ("--data_dir", small_mnist, "--results_dir", tmp_path / "results", *SMALL, "--epochs", 2)
+    assert call_main(*flags, "--latent_dim", 3, "--prior", "vamp").code == 0
+    titles = [arguments[2] for arguments in drawn["image_grid"]]
+    assert titles == [
+        "MNIST, best epoch 2: the decoder over the plane of two principal components through 0",
+        "MNIST, best epoch 2: decoded draws of z ~ the VampPrior",
+    ]
+
+
+def test_only_two_dimensions_have_an_explorer():
+    have = [dim for dim in (1, 2, 3) if "explorer.html" in report.files(Config(latent_dim=dim))]
+    assert have == [2]
