@@ -23,7 +23,11 @@ EVALUATION_CHUNK = 500  # images at a time: their activations stay in the cache
 WARM_UP = 0.1  # the share of a onecycle run in which the learning rate rises
 
 
-def epochs(run, on_batch=lambda *progress: None):
+def ignore(*progress):
+    """Do nothing after a batch."""
+
+
+def epochs(run, on_batch=ignore):
     """Train a run to its last epoch; yield an `Epoch` after each.
 
     A continued run first yields the epoch it stopped after: a kill may have come before all its files were written.
@@ -52,7 +56,7 @@ def epochs(run, on_batch=lambda *progress: None):
         yield Epoch(run.history[-1], test)
 
 
-def train_epoch(run, epoch, on_batch):
+def train_epoch(run, epoch, on_batch=ignore):
     """One pass over the training images; returns each batch's sums of BCE and divergence, (batches, 2), in nats.
 
     The sums stay on the device: reading them synchronises it.

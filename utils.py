@@ -6,7 +6,6 @@ and an epoch only draws its title, curves and points (matplotlib's blitting of `
 
 import functools
 import io
-import math
 
 import imageio.v3 as imageio
 import matplotlib.style
@@ -20,11 +19,10 @@ from PIL import Image
 # Every picture has this style, whatever the user's matplotlibrc says. A $ in the name of a class starts no formula.
 STYLE = ["default", {"font.size": 11, "axes.titlesize": 11, "figure.titlesize": 12, "text.parse_math": False}]
 # Paul Tol's muted scheme, which is safe for colour-blind readers, and black; then ten that are far from these.
-CLASS_COLORS = ("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99")
-CLASS_COLORS += ("#882255", "#999933", "#88ccee", "#aa4499", "#000000")
-CLASS_COLORS += ("#2266ff", "#ee7700", "#cc0000", "#11bb00", "#7700dd")
-CLASS_COLORS += ("#dd77ff", "#ffaabb", "#446677", "#aadd00", "#8888cc")
-GRID = {"color": "#e8e8e8", "linewidth": 0.6}
+CLASS_COLORS = (
+    *("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99", "#882255", "#999933", "#88ccee", "#aa4499", "#000000"),
+    *("#2266ff", "#ee7700", "#cc0000", "#11bb00", "#7700dd", "#dd77ff", "#ffaabb", "#446677", "#aadd00", "#8888cc"),
+)
 OPACITY = 0.5  # of a point
 LAYERS = 4  # in which a latent frame's points are drawn
 GIF_SIZE = (540, 294)  # Three fifths of a latent frame; with the colours below, 100 frames take about 2.4 MB.
@@ -47,7 +45,7 @@ def _png(figure):
 @matplotlib.style.context(STYLE)
 def image_grid(images, columns, title, scale=2):
     """A PNG of images (N, 784), values in [0, 1], in rows of `columns`, each pixel drawn as scale x scale."""
-    rows = math.ceil(len(images) / columns)
+    rows = -(-len(images) // columns)
     cells = np.full((rows * columns, 30, 30), 255, dtype=np.uint8)
     cells[: len(images), :28, :28] = np.rint(255 * (1 - images.reshape(-1, 28, 28)))  # dark on white paper
     sheet = cells.reshape(rows, columns, 30, 30).swapaxes(1, 2).reshape(rows * 30, columns * 30)
@@ -59,7 +57,7 @@ def image_grid(images, columns, title, scale=2):
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., 0]  # red, which is the grey of a black title
     pixels[40 : 40 + height, margin:-margin] = sheet
-    return imageio.imwrite("<bytes>", pixels, extension=".png", compress_level=3)
+    return imageio.imwrite("<bytes>", pixels, extension=".png", compress_level=4)
 
 
 def reconstruction(images, reconstructions, title):
@@ -98,7 +96,7 @@ def _loss_axes(epochs, names, ticks):
     for axes, name, yticks in zip(figure.subplots(1, 3), names, ticks, strict=True):
         axes.set(xlim=(0, epochs + 1), ylim=(yticks[0], yticks[-1]), yticks=yticks, xlabel="epoch", title=name)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.grid(**GRID)
+        axes.grid(color="#e8e8e8", linewidth=0.6)
         (train,) = axes.plot([], [], ".-", color="#8c9aa8", markersize=4, label="train", **style)
         (test,) = axes.plot([], [], ".-", color="#1f4e79", markersize=4, label="test", **style)
         (mark,) = axes.plot([], [], "o", color="#d62728", fillstyle="none", label="best epoch", **style)
@@ -122,42 +120,45 @@ def class_legend(figure, classes, place):
 
 @matplotlib.style.context(STYLE)
 def latent_frame(z, mu, labels, classes, title, axis="z"):
-    """A PNG of two panels with fixed axes: a sample z of each image, and its mean mu, coloured by class.
+    """A PNG of two panels: a sample z of each image, and its mean mu, coloured by class.
 
+    The axes go from -4 to 4, or to the next doubling that holds nine tenths of the means; the title then says so.
     z, mu: (N, latent_dim). A single dimension is shown against the class, more than two by the first two principal
-    components of mu. labels: (N,), indices into `classes`, a tuple of 2 to 20 names. axis: a latent dimension's name.
+    components of mu. labels: (N,), indices into `classes`, 2 to 20 names. axis: a latent dimension's name.
     """
     names = (f"{axis} 1", f"{axis} 2")
+    if mu.shape[1] > 2:
+        names = ("principal component 1", "principal component 2")
+        mean, components = principal_plane(mu)
+        z, mu = ((points - mean) @ components.T for points in (z, mu))
+    limit = 4
+    while np.mean(np.abs(mu).max(axis=1) > limit) > 0.1:
+        limit *= 2
     if mu.shape[1] == 1:
         names = (axis, "class")
         rows = labels + 0.6 * (np.arange(len(labels)) * 0.618 % 1 - 0.5)  # spread, so that equal points stay visible
         z, mu = (np.column_stack([points, rows]) for points in (z, mu))
-    elif mu.shape[1] > 2:
-        names = ("principal component 1", "principal component 2")
-        mean, components = principal_plane(mu)
-        z, mu = ((points - mean) @ components.T for points in (z, mu))
-    figure, background, panels = _latent_axes(tuple(classes), names)
+    figure, background, panels = _latent_axes(tuple(classes), names, limit)
     figure.canvas.restore_region(background)
-    figure.draw_artist(figure.suptitle(title))
+    figure.draw_artist(figure.suptitle(title if limit == 4 else f"{title}, axes to ±{limit}"))
     for dots, points in zip(panels, (z, mu), strict=True):
-        dots.set_markersize(2.5 if len(points) > 2000 else 4)
         for layer in range(LAYERS):  # A layer has every LAYERS-th point, so that no class hides another.
             for label, color in enumerate(CLASS_COLORS[: len(classes)]):
                 chosen = labels[layer::LAYERS] == label
-                dots.set(data=points[layer::LAYERS][chosen].T, color=color)
+                dots.set(data=points[layer::LAYERS][chosen].T, color=color, markersize=2.5 if len(points) > 2000 else 4)
                 figure.draw_artist(dots)
     return _png(figure)
 
 
 @functools.lru_cache(maxsize=1)
-def _latent_axes(classes, names):
+def _latent_axes(classes, names, limit):
     """The figure of the latent frames, its pixels, and each panel's dots, still without positions."""
     figure = _new_figure(900, 490, "constrained")
     figure.suptitle("\n", animated=True)
     panels = []
     for axes, name in zip(figure.subplots(1, 2), ("a sample z of each test image", "its mean mu"), strict=True):
-        axes.set(xlim=(-4, 4), ylim=(-4, 4), title=name, xlabel=names[0], ylabel=names[1])
-        axes.grid(**GRID)
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit), title=name, xlabel=names[0], ylabel=names[1])
+        axes.grid(color="#e8e8e8", linewidth=0.6)
         if names[1] == "class":
             axes.set(ylim=(-0.5, len(classes) - 0.5), yticks=range(len(classes)), yticklabels=classes)
         else:
@@ -171,8 +172,7 @@ def _latent_axes(classes, names):
 
 def principal_plane(mu):
     """mu (N, D): its mean (D,) and first two principal components (2, D), their largest entries positive."""
-    eigenvectors = np.linalg.eigh(np.cov(mu.T))[1]
-    components = eigenvectors[:, [-1, -2]].T
+    components = np.linalg.eigh(np.cov(mu.T))[1][:, [-1, -2]].T
     largest = np.abs(components).argmax(axis=1)
     return mu.mean(axis=0), components * np.sign(components[[0, 1], largest])[:, None]
 

@@ -113,7 +113,7 @@ def project(config, share=1.0):
     n = int(share * len(dataset.train_images))
     dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])
     run = train.begin(config, dataset)
-    return lambda: train.train_epoch(run, 1, lambda *progress: None)
+    return lambda: train.train_epoch(run, 1)
 
 
 def products(config):

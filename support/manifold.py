@@ -3,6 +3,7 @@
 import torch
 
 from model import log_normal
+from utils import principal_plane
 
 SIDE = 20  # images per row and column of the grid
 BOUND = 1e3  # no latent lies further out
@@ -32,14 +33,7 @@ def manifold(prior, mu):
     square = torch.cartesian_prod(1 - u, u).flip(1)  # the first coordinate grows to the right, the second upwards
     if mu.shape[1] == 2:
         return quantiles(prior, square)
-    return torch.special.ndtri(square) @ principal_components(mu)
-
-
-def principal_components(mu):
-    """The first two principal components (2, D) of mu (N, D), the largest entry of each positive."""
-    components = torch.linalg.eigh(mu.T.cov())[1][:, -2:].flip(1).T
-    largest = components.gather(1, components.abs().argmax(1, keepdim=True))
-    return components * largest.sign()
+    return torch.special.ndtri(square) @ torch.from_numpy(principal_plane(mu.numpy())[1]).float()
 
 
 def quantiles(prior, u):

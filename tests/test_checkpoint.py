@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import json
+import re
 import shutil
 import signal
 
@@ -135,13 +136,14 @@ def test_interruption_during_last_pictures_is_no_success(run_main, tmp_path, mon
     assert (tmp_path / "results" / "samples.png").exists()
 
 
-def test_more_epochs_extend_a_finished_run(finished_run, run_main, tmp_path):
+def test_more_epochs_extend_a_finished_run(finished_run, run_main, tmp_path, no_drawing):
     folder = tmp_path / "results"
     assert run_main(folder, *SMALL, "--epochs", 2).code == 0
     done = run_main(folder, *THREE)
     assert done.code == 0, done.err
-    assert done.out.count("Train Epoch: 3") == 1
-    assert_same_run(finished_run.folder, folder)
+    assert re.findall(r"^Train Epoch: (\d+)", done.out, re.MULTILINE) == ["3"]
+    assert_same_training(finished_run.folder, folder)
+    assert contents(folder).keys() == contents(finished_run.folder).keys()
 
 
 def test_seconds_of_finished_epochs_are_kept(copied_run, run_main, no_drawing):
@@ -328,7 +330,7 @@ def test_run_that_cannot_save_its_first_epoch_keeps_finished_run(copied_run, run
     assert files(copied_run.folder) == before
 
 
-def test_disk_that_is_full_for_a_picture_costs_no_epoch(finished_run, run_main, tmp_path, monkeypatch):
+def test_disk_that_is_full_for_a_picture_costs_no_epoch(finished_run, run_main, tmp_path, monkeypatch, no_drawing):
     folder = tmp_path / "results"
     with monkeypatch.context() as patch:
         full_disk("epoch_002.png", patch)
@@ -336,7 +338,8 @@ def test_disk_that_is_full_for_a_picture_costs_no_epoch(finished_run, run_main, 
     assert done.code == 1
     assert "epoch_002.png: No space left on device" in done.err
     assert run_main(folder, *THREE).code == 0
-    assert_same_run(finished_run.folder, folder)
+    assert_same_training(finished_run.folder, folder)
+    assert contents(folder).keys() == contents(finished_run.folder).keys()
 
 
 def test_loss_that_is_not_finite_keeps_what_was_saved(copied_run, run_main, monkeypatch, no_drawing):

@@ -78,9 +78,6 @@ def test_grid_of_one_dimension_is_in_reading_order():
 
 def test_grid_of_many_dimensions_lies_in_principal_plane():
     mu = torch.randn(2000, 4, generator=generator(0)) * torch.tensor([1.0, 5.0, 0.1, 3.0])
-    torch.testing.assert_close(
-        manifold.principal_components(mu), torch.tensor([[0.0, 1, 0, 0], [0, 0, 0, 1]]), atol=0.1, rtol=0
-    )
     z = manifold.manifold(StandardNormal(4), mu)
     assert z[:, [0, 2]].abs().max() < 0.5
     assert z[:, [1, 3]].std(0).min() > 0.9

@@ -1,3 +1,5 @@
+from unittest import mock
+
 import imageio.v3 as imageio
 import matplotlib
 import numpy as np
@@ -46,8 +48,9 @@ def draw_latents(z, mu, labels, classes=DIGITS):
 
 def drawn_points(z, mu, labels, classes=DIGITS):
     """Which pixels (height, width) of a latent frame have points: they differ from those of a frame without."""
-    far = np.full_like(mu, 1e5) + np.arange(len(mu))[:, None]
-    difference = draw_latents(z, mu, labels, classes) - draw_latents(far, far, labels, classes)
+    shown = draw_latents(z, mu, labels, classes)
+    with mock.patch.object(utils, "CLASS_COLORS", ()):  # the axes and the legend are kept from the frame before
+        difference = shown - draw_latents(z, mu, labels, classes)
     return (np.abs(difference) > 30).any(axis=2)
 
 
@@ -185,6 +188,19 @@ def test_latent_frame_mixes_classes_that_lie_in_one_place():
     )
     share = (both - first) @ (last - first) / ((last - first) @ (last - first))
     assert 0.3 < share < 0.7
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+def test_latent_frame_widens_its_axes_to_hold_nine_tenths_of_the_means(latent_dim):
+    z = RNG.normal(size=(1000, latent_dim))
+    labels = np.arange(1000) % 10
+    left, right = panels(drawn_points(20 * z, 20 * z, labels), 2)
+    assert left.sum() > 2000
+    assert right.sum() > 2000
+    few_outside = np.where(np.arange(1000)[:, None] < 50, 100 * np.sign(z), z)
+    if latent_dim <= 2:
+        near, far = drawn_points(z, z, labels), drawn_points(few_outside, few_outside, labels)
+        assert far.sum() == pytest.approx(near.sum(), rel=0.1), "a twentieth of the means outside changes no axes"
 
 
 def test_latent_frames_of_equal_input_are_equal_bytes():

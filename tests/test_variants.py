@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import SMALL, assert_same_run, call_main, metrics
+from helpers import SMALL, assert_same_training, metrics
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 import variants
@@ -143,13 +143,13 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_run_of_variant_continued_equals_undisturbed_run(small_mnist, tmp_path, name):
-    flags = ("--data_dir", small_mnist, *SMALL, *VARIANTS[name])
-    undisturbed = call_main(*flags, "--epochs", 2, "--results_dir", tmp_path / "undisturbed")
+def test_run_of_variant_continued_equals_undisturbed_run(run_main, tmp_path, no_drawing, name):
+    flags = (*SMALL, *VARIANTS[name])
+    undisturbed = run_main(tmp_path / "undisturbed", *flags, "--epochs", 2)
     assert undisturbed.code == 0, undisturbed.err
     for epochs in (1, 2):
-        assert call_main(*flags, "--epochs", epochs, "--results_dir", tmp_path / "results").code == 0
-    assert_same_run(tmp_path / "undisturbed", tmp_path / "results")
+        assert run_main(tmp_path / "results", *flags, "--epochs", epochs).code == 0
+    assert_same_training(tmp_path / "undisturbed", tmp_path / "results")
     weight = 10 if name == "mmd" else 1
     label = "MMD" if name == "mmd" else "KLD"
     assert f"{label}_Loss: " in undisturbed.out
