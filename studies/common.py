@@ -32,7 +32,7 @@ import utils
 from support import checkpoint, data, likelihood
 from support.config import Config, default_data_dir, directory
 from support.errors import UserError
-from support.manifold import moments
+from support.manifold import active_units, moments
 from support.seeds import EVALUATION_SEED, generator
 
 SAMPLES = 500  # per image, for log p(x)
@@ -194,7 +194,7 @@ def measure_latents(model, dataset):
     draws = (model.prior.sample(len(z), generator(DRAWS_SEED)) - mean) / deviation
     z = (z - mean) / deviation
     return {
-        "active_units": measures.active_units(mu),
+        "active_units": active_units(mu),
         "knn_accuracy": measures.knn_accuracy(train_mu, dataset.train_labels, mu, dataset.test_labels),
         "sliced_wasserstein": measures.sliced_wasserstein(z, draws, generator(DRAWS_SEED)),
         "mmd": measures.chunked_mmd(z, draws),

@@ -1,4 +1,4 @@
-"""What the bound does not tell about a model: latents in use, how well classes separate, and how far q(z) is from p(z).
+"""What the bound does not tell about a model: how well classes separate, and how far q(z) is from p(z).
 
 log p(x) is in support/likelihood.py, because every run reports it.
 """
@@ -9,18 +9,8 @@ import torch
 
 from variants.wae import mmd
 
-ACTIVE = 0.01  # the variance above which Burda et al. call a unit active
 NEIGHBOURS = 10
 MMD_DRAWS = 1000  # points per piece: the kernel is a matrix with as many rows and columns
-
-
-def active_units(mu):
-    """The number of latents whose mean varies over the images by more than 0.01 (Burda et al., 2016).
-
-    Args:
-        mu: (N, latent_dim), the mean of q(z|x) for each image.
-    """
-    return int((mu.var(0) > ACTIVE).sum())
 
 
 def knn_accuracy(mu, labels, test_mu, test_labels):

@@ -1,4 +1,4 @@
-"""Where to look in a latent space: the moments and quantiles of a prior, and the grid of the paper's Figure 4."""
+"""Where to look in a latent space: latents in use, a prior's moments and quantiles, the grid of the paper's Figure 4."""
 
 import torch
 
@@ -7,7 +7,13 @@ from utils import principal_plane
 
 SIDE = 20  # images per row and column of the grid
 BOUND = 1e3  # no latent lies further out
+ACTIVE = 0.01  # the variance above which Burda et al. (2016) call a latent active
 BISECTIONS = 60  # 2 BOUND / 2^60 is below the precision of a float64 there
+
+
+def active_units(mu):
+    """How many latents are in use: those whose mean, mu (N, latent_dim), varies over the images by more than 0.01."""
+    return int((mu.var(0) > ACTIVE).sum())
 
 
 @torch.no_grad()

@@ -80,9 +80,10 @@ def epoch(run, finished):
 
 def losses_text(row, label):
     """A row's losses on the test set, as they are printed."""
+    note = " (an unbiased estimate of the MMD can be below zero)" if row["test_divergence"] < 0 else ""
     return (
         f"BCE_loss: {row['test_bce']:.4f}, {label}_loss: {row['test_divergence']:.4f}, "
-        f"Total_loss: {row['test_total']:.4f}"
+        f"Total_loss: {row['test_total']:.4f}{note}"
     )
 
 
@@ -169,9 +170,13 @@ def draw_manifold(model, dataset, which):
 
 
 def print_summary(run, best, model):
-    """Print log p(x), the best epoch and where everything is."""
+    """Print log p(x), unused latents, the best epoch and where everything is."""
     images = run.dataset.test_images
     model.to(images.device)
+    with torch.no_grad():
+        mu = model.encode(pixels(images))[0]
+    if manifold.active_units(mu) < model.latent_dim:
+        print(f"====> {inactive_latents(manifold.active_units(mu), run.config)}")
     k = likelihood.affordable_samples(model, len(images))
     proposal = likelihood.proposal_of(model, run.config, run.dataset.train_images)
     log_p = likelihood.log_likelihood(model, proposal, images, k, generator(EVALUATION_SEED))
@@ -181,6 +186,19 @@ def print_summary(run, best, model):
         f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
         f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
         f"Results are in {run.config.results_dir}: {', '.join(files(run.config))}, reconstruction/, latent/"
+    )
+
+
+def inactive_latents(active, config):
+    """What to say of a run that uses only `active` of its latents, and what to try."""
+    if active == 0:
+        return (
+            "The posterior has collapsed: q(z|x) is the prior for every image, so z tells nothing about x. "
+            f"Try a --divergence_weight below {config.divergence_weight:g}"
+        )
+    return (
+        f"{active} of {config.latent_dim} latents are active; the means of the others vary by less than "
+        f"{manifold.ACTIVE} over the test images. --latent_dim {active} may do as well"
     )
 
 

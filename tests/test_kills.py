@@ -15,7 +15,8 @@ from processes import PATIENCE, check_intact, command, finish, start
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 WAITING = 0.8  # the share of kills that come after an epoch, not while the run starts
-LONGEST = 0.7  # seconds from there to the kill: two epochs or more
+AIMED = 0.5  # the share of kills that come as soon as a half-written file is seen
+LONGEST = 0.7  # seconds from there to the kill, or to looking for such a file: two epochs or more
 
 
 @pytest.mark.slow
@@ -38,7 +39,7 @@ def kill_again_and_again(data_dir, tmp_path, kills, epochs):
     killed = 0
     torn = 0
     while killed < kills:
-        exit_code = start_and_kill(rng, *flags, folder, log=log)
+        exit_code = start_and_kill(rng, flags, folder, log)
         check_intact(folder)
         if exit_code == 0:
             shutil.rmtree(folder)  # done before it was killed often enough: once more from the start
@@ -51,16 +52,19 @@ def kill_again_and_again(data_dir, tmp_path, kills, epochs):
     print(f"\n{killed} kills survived, {torn} of them in the middle of a write; the end is the same, bit for bit")
 
 
-def start_and_kill(rng, *flags, log):
+def start_and_kill(rng, flags, folder, log):
     """Start a run, kill it at a random moment, and return its exit code: -9, or 0 if it was done before."""
     log.write_text("")
-    process = start(*flags, log=log)
+    process = start(*flags, folder, log=log)
     deadline = time.monotonic() + PATIENCE
     waits = rng.random() < WAITING
+    aims = rng.random() < AIMED
     while waits and process.is_alive() and "====> Test set" not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.01)
     process.join(rng.random() * LONGEST)
+    while aims and process.is_alive() and not any(folder.rglob(".*.part")):
+        assert time.monotonic() < deadline, log.read_text()
     process.kill()
     process.join()
     return process.exitcode

@@ -81,3 +81,8 @@ def test_grid_of_many_dimensions_lies_in_principal_plane():
     z = manifold.manifold(StandardNormal(4), mu)
     assert z[:, [0, 2]].abs().max() < 0.5
     assert z[:, [1, 3]].std(0).min() > 0.9
+
+
+def test_active_units_are_latents_whose_mean_varies():
+    mu = torch.randn(1000, 4, generator=generator(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    assert manifold.active_units(mu) == 2

@@ -8,11 +8,6 @@ from support.seeds import generator
 from variants.wae import mmd
 
 
-def test_active_units_are_latents_whose_mean_varies():
-    mu = torch.randn(1000, 4, generator=generator(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
-    assert measures.active_units(mu) == 2
-
-
 def test_knn_accuracy_is_one_for_separate_clusters_and_low_for_noise():
     labels = torch.arange(500) % 5
     centres = 10 * labels.unsqueeze(1) + torch.randn(500, 2, generator=generator(0))

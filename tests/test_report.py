@@ -172,3 +172,24 @@ def test_last_pictures_name_best_epoch_and_prior(small_mnist, tmp_path, monkeypa
 def test_only_two_dimensions_have_an_explorer():
     have = [dim for dim in (1, 2, 3) if "explorer.html" in report.files(Config(latent_dim=dim))]
     assert have == [2]
+
+
+@pytest.mark.parametrize(
+    ("used", "words"),
+    [(0, ("collapsed", "--divergence_weight below 4")), (1, ("1 of 3 latents are active", "--latent_dim 1")), (3, ())],
+)
+def test_latents_that_are_not_used_are_named_with_what_to_try(small_mnist, capsys, used, words):
+    config = Config(latent_dim=3, hidden_dims=(16,), divergence_weight=4.0)
+    run = train.begin(config, data.load("mnist", small_mnist))
+    with torch.no_grad():
+        run.model.encoder[-1].weight[:used] *= 100
+        run.model.encoder[-1].weight[used:] = 0
+    report.print_summary(run, ROW, run.model)
+    printed = capsys.readouterr().out
+    assert ("active" in printed or "collapsed" in printed) == bool(words)
+    assert all(word in printed for word in words)
+
+
+def test_negative_mmd_is_explained_where_it_is_printed():
+    assert "can be below zero" in report.losses_text({**ROW, "test_divergence": -0.001}, "MMD")
+    assert "below zero" not in report.losses_text(ROW, "MMD")

@@ -108,6 +108,12 @@ def test_same_seed_gives_same_bits(dataset):
     assert not torch.equal(weights(trained(dataset)), weights(trained(dataset, seed=2)))
 
 
+def test_first_weights_follow_from_seed(dataset):
+    first, same, other = (train.begin(dataclasses.replace(CONFIG, seed=seed), dataset) for seed in (1, 1, 2))
+    assert torch.equal(weights(first), weights(same))
+    assert not torch.equal(weights(first), weights(other))
+
+
 def test_continued_run_first_yields_its_last_epoch(dataset):
     run = trained(dataset)
     after = weights(run)
@@ -215,27 +221,31 @@ def test_test_loss_that_is_not_finite_is_refused(dataset, monkeypatch):
     assert run.history == []
 
 
-def one_step(dataset, monkeypatch, world, index, eps):
-    """What a process puts into all_reduce in its first step: its losses and its gradients, flattened."""
+def sent_in_one_step(dataset, monkeypatch, world, index, eps):
+    """What a process puts into all_reduce in its first step: its losses and its gradients, in one vector."""
     sent = []
 
     def all_reduce(tensors, world):
         sent.extend(tensor.flatten().clone() for tensor in tensors)
 
     monkeypatch.setattr(train, "all_reduce", all_reduce)
-    run = train.begin(CONFIG, dataset, world)
-    train.step(run, index, eps)
+    train.step(train.begin(CONFIG, dataset, world), index, eps)
     return torch.cat(sent)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("n", [64, 7, 1], ids="{} images".format)
-def test_sums_over_processes_equal_single_process(dataset, monkeypatch, size, n):
+def test_sums_over_processes_are_losses_and_gradient_of_batch(dataset, monkeypatch, size, n):
     """A batch of a single image leaves the other processes without any."""
     index = torch.arange(n)
     eps = torch.randn(n, 2, generator=generator(0))
-    expected = one_step(dataset, monkeypatch, ALONE, index, eps)
-    total = sum(one_step(dataset, monkeypatch, World(rank, size), index, eps) for rank in range(size))
+    model = train.begin(CONFIG, dataset).model
+    bce, kld, *_ = model(data.pixels(dataset.train_images[:n]), eps)
+    gradients = torch.autograd.grad((bce + kld).mean(), list(model.parameters()))
+    losses = torch.stack([bce.sum(), kld.sum()]).detach()
+    expected = torch.cat([losses, *(gradient.flatten() for gradient in gradients)])
+    ranks = [World(rank, size) for rank in range(size)]
+    total = sum(sent_in_one_step(dataset, monkeypatch, world, index, eps) for world in ranks)
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
 
 
