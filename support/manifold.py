@@ -1,4 +1,4 @@
-"""Where to look in a latent space: latents in use, a prior's moments and quantiles, the grid of the paper's Figure 4."""
+"""Where to look in a latent space: latents in use, the moments and quantiles of a prior, the grid of Figure 4."""
 
 import torch
 

@@ -193,8 +193,8 @@ def inactive_latents(active, config):
     """What to say of a run that uses only `active` of its latents, and what to try."""
     if active == 0:
         return (
-            "The posterior has collapsed: q(z|x) is the prior for every image, so z tells nothing about x. "
-            f"Try a --divergence_weight below {config.divergence_weight:g}"
+            "The posterior has collapsed to the prior, or is not learned yet: z tells nothing about x. "
+            f"Try more --epochs, or a --divergence_weight below {config.divergence_weight:g}"
         )
     return (
         f"{active} of {config.latent_dim} latents are active; the means of the others vary by less than "
