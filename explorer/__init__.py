@@ -176,9 +176,9 @@ def sprite(images):
 
 def page(content):
     """The page's HTML: the template with its style, its scripts and a run's content in place."""
-    html = (PAGE / "page.html").read_text()
-    style = (PAGE / "page.css").read_text()
-    script = "\n".join((PAGE / f"{name}.js").read_text() for name in SCRIPTS)
+    html = (PAGE / "page.html").read_text(encoding="utf-8")
+    style = (PAGE / "page.css").read_text(encoding="utf-8")
+    script = "\n".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no class name can end the element
     for mark, text in (("{{style}}", style), ("{{script}}", script), ("{{content}}", data)):
         html = html.replace(mark, text)

@@ -31,6 +31,7 @@ import train
 import utils
 from support import checkpoint, data, likelihood
 from support.config import Config, default_data_dir, directory
+from support.environment import usable_cpus
 from support.errors import UserError
 from support.manifold import active_units, moments
 from support.seeds import EVALUATION_SEED, generator
@@ -100,10 +101,11 @@ def measure_runs(flags, runs, settings):
     k = QUICK_SAMPLES if flags.quick else SAMPLES
     # The runs import PyTorch after this. One thread each is faster than sharing all cores.
     os.environ["OMP_NUM_THREADS"] = "1"
-    print(f"{len(runs)} runs, {os.cpu_count()} at a time; their output is in {flags.results_dir / 'runs'}", flush=True)
+    workers = usable_cpus()
+    print(f"{len(runs)} runs, {workers} at a time; their output is in {flags.results_dir / 'runs'}", flush=True)
     pool = concurrent.futures.ProcessPoolExecutor(
-        max_workers=os.cpu_count(),
-        mp_context=multiprocessing.get_context("forkserver"),
+        max_workers=workers,
+        mp_context=multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver"),
         initializer=start_worker,
     )
     try:
@@ -154,7 +156,10 @@ def measure(config, k):
     """
     folder = config.results_dir
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open(f"{folder}.log", "a", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(log))
+        stack.enter_context(contextlib.redirect_stderr(log))
         main.run(config)
     history = checkpoint.load(folder / "checkpoint.pt").history
     best = checkpoint.best_of(history)
@@ -213,7 +218,7 @@ def write_results(path, results, settings):
 
 def write_csv(path, rows):
     """Write dicts as a CSV: numbers to four decimals, a tuple as [1, 2], None as an empty cell."""
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()
         table.writerows({name: cell(value) for name, value in row.items()} for row in rows)
@@ -286,4 +291,4 @@ def run_study(study):
     except KeyboardInterrupt:
         print("\nInterrupted; the same command without --overwrite continues the study", file=sys.stderr)
         sys.exit(130)
-    print(f"{time.perf_counter() - start:.0f} s on this machine ({os.cpu_count()} cores)")
+    print(f"{time.perf_counter() - start:.0f} s on this machine ({usable_cpus()} cores)")

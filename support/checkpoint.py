@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import functools
 import hashlib
 import io
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import sys
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,8 +21,13 @@ import filelock
 import torch
 
 from support.config import FLAGS, Config, differences, from_plain, to_plain
-from support.errors import UserError
+from support.errors import UserError, about
 from variants import build_model
+
+try:
+    import fcntl
+except ImportError:  # Windows, where every file system has locks
+    fcntl = None
 
 FORMAT = 2
 FILES = (
@@ -36,6 +43,10 @@ COLUMNS = (
 ROOT = Path(__file__).parent.parent
 # The files that decide the arithmetic of a run.
 ARITHMETIC = ("model.py", "train.py", "support/data.py", "support/devices.py", "support/seeds.py", "variants/*.py")
+# What a file system answers that has no syncing, or no locks.
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, *NO_SYNC)
+RENAME_SECONDS = 1.0
 WAYS_OUT = "replace it with --overwrite, or name another --results_dir"
 
 
@@ -190,7 +201,8 @@ def read(path):
         UserError: the file is damaged, or of another version of this program.
         OSError: it cannot be read.
     """
-    content = Path(path).read_bytes()
+    with about(path):
+        content = Path(path).read_bytes()
     with refuse_damage(path), warnings.catch_warnings(action="ignore"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if archive.testzip() is not None:
@@ -283,24 +295,45 @@ def write(path, content):
         with open(part, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        if os.name == "posix":  # elsewhere a directory cannot be opened
-            sync_directory(path.parent)
+            sync(file.fileno())
+        rename(part, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync(descriptor):
+    """Put a file's bytes on the disk, on a file system that knows how."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+
+
+def rename(part, path):
+    """Rename a file. A refusal may pass, as when a virus scanner has the file open: try again for a second."""
+    deadline = time.monotonic() + RENAME_SECONDS
+    while True:
+        try:
+            return os.replace(part, path)
+        except PermissionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def sync_directory(folder):
-    """Make renames in a folder survive a power cut, in their order."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make renames in a folder survive a power cut, in their order, where a folder can be synced."""
+    with contextlib.suppress(OSError):  # the renames have succeeded, so this is no reason to stop
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def serialize(saved):
@@ -317,7 +350,12 @@ def lock(folder):
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{folder} is not a directory; name another --results_dir") from error
-    file_lock = filelock.FileLock(folder / ".lock", blocking=False)
+    path = folder / ".lock"
+    if not has_locks(path):
+        print(f"WARNING: {folder} is on a file system without locks: start no second run there", file=sys.stderr)
+        yield
+        return
+    file_lock = filelock.FileLock(path, blocking=False)
     try:
         file_lock.acquire()
     except filelock.Timeout as error:
@@ -326,3 +364,15 @@ def lock(folder):
         yield
     finally:
         file_lock.release()
+
+
+def has_locks(path):
+    """Whether a file, made if missing, can be locked. The versions of filelock differ in what they do if it cannot."""
+    if fcntl is None:
+        return True
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in NO_LOCKS  # held by another run: it can be locked
+    return True

@@ -3,50 +3,94 @@
 import contextlib
 import datetime
 import os
-from typing import NamedTuple
+import socket
+import sys
+import warnings
 
 import torch
 import torch.distributed as dist
 
+from support.environment import ALONE, find_world, usable_cpus
+from support.environment import World as World
 from support.errors import UserError
 
 MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 NETWORK_WORDS = ("gloo", "nccl", "tcpstore")
 
 
-class World(NamedTuple):
-    """This process among those that train together."""
-
-    rank: int
-    size: int
-
-
-ALONE = World(0, 1)
-
-
 def find_device(name):
     """The torch.device that --device names; under torchrun, this process's GPU.
 
+    With auto, a GPU that is present but cannot compute costs a warning, and the run goes to the CPU.
+
     Raises:
-        UserError: this machine has no such device.
+        UserError: there is no such device, or it cannot be used.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available() and "WORLD_SIZE" not in os.environ,  # no backend joins its processes
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind in present if present[kind])
-    if not present[name]:
-        raise UserError(f"--device {name}: this machine, or this build of PyTorch, has none; use --device auto or cpu")
-    if name != "cuda":
-        return torch.device(name)
-    if local_rank >= torch.cuda.device_count():
+    for kind in ("cuda", "mps", "cpu") if name == "auto" else (name,):
+        device, problem = try_device(kind)
+        if device and not problem:
+            return device
+        if name != "auto":
+            reason = problem or "this machine, or this build of PyTorch, has none"
+            raise UserError(f"--device {name}: {reason}; use --device auto or cpu")
+        if problem and find_world() != ALONE:  # the others may be able to use theirs, and would wait for this process
+            raise UserError(f"process {find_world().rank} cannot use its GPU ({problem}); use --device cpu")
+        if problem:
+            print(f"WARNING: training on the CPU, as the GPU cannot be used: {problem}", file=sys.stderr)
+
+
+def try_device(kind):
+    """This process's device of a kind and what is wrong with it, in one line: (None, None) if there is none."""
+    if kind == "cpu":
+        return torch.device(kind), None
+    with warnings.catch_warnings(record=True) as said:  # PyTorch warns of a driver that is too old, and finds no GPU
+        warnings.simplefilter("always")
+        device = present_device(kind)
+        if device is None:
+            return None, first_line(said[0].message) if said else None
+        try:
+            compute_on(device)
+        except (RuntimeError, AssertionError) as error:
+            return device, first_line(error)
+    return device, None
+
+
+def present_device(kind):
+    """This process's device of a kind, cuda or mps, or None. Raises UserError if the machine has too few."""
+    if kind == "mps":
+        is_alone = find_world() == ALONE  # no backend joins processes on it
+        return torch.device(kind) if is_alone and torch.backends.mps.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    index = 0 if find_world() == ALONE else int(os.environ["LOCAL_RANK"])
+    if index >= torch.cuda.device_count():
         raise UserError(
             f"this machine has {torch.cuda.device_count()} GPUs, fewer than processes: lower nproc_per_node"
         )
-    return torch.device(name, local_rank)
+    return torch.device(kind, index)
+
+
+def compute_on(device):
+    """A small computation, which fails on a GPU that is full, too old or too new for this build of PyTorch."""
+    x = torch.ones(8, 8, device=device)
+    (x @ x).sum().item()
+
+
+@contextlib.contextmanager
+def hide_unused_gpu(device):
+    """Let PyTorch see no GPU during a run on the CPU: its Adam asks for one at every step, and one may be full."""
+    is_available = torch.cuda.is_available
+    if device.type == "cpu":
+        torch.cuda.is_available = lambda: False
+    try:
+        yield
+    finally:
+        torch.cuda.is_available = is_available
+
+
+def first_line(error):
+    """The first line of an error or warning; PyTorch adds advice and stack traces below."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def find_precision(name, device):
@@ -61,16 +105,36 @@ def find_precision(name, device):
     return "bfloat16" if native else "float32"
 
 
+def limit_threads():
+    """Compute on no more threads than this process may keep busy; a number that the user has set stays."""
+    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
+
+
 @contextlib.contextmanager
 def join_processes(device):
-    """The World of this process, joined with the others that torchrun started; ALONE without torchrun."""
-    world = World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    """The World of this process, joined with the others that torchrun started; ALONE without torchrun.
+
+    Raises:
+        UserError: the others cannot be reached.
+    """
+    world = find_world()
     if world == ALONE:
         yield world
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=10))
+    address = os.environ["MASTER_ADDR"]
+    port = os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(address, port)  # an unknown name is noticed at once, not after minutes
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=10))
+    except (OSError, RuntimeError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(
+            f"process {world.rank} cannot join the others at MASTER_ADDR {address}, MASTER_PORT {port}: {cause}; "
+            "check these, and the interface in GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME"
+        ) from error
     yield world
     dist.destroy_process_group()  # not after an error: it could wait for the others forever
 
@@ -103,7 +167,7 @@ def explain_torch_errors():
         if isinstance(error, MemoryError) or any(words in text for words in MEMORY_WORDS):
             sizes = "--hidden_dims, --latent_dim, --batch_size or --prior_components"
             raise UserError(f"not enough memory for this network and batch: lower {sizes}") from error
-        if isinstance(error, dist.DistError) or any(word in text for word in NETWORK_WORDS):
-            rank = os.environ.get("RANK", 0)
+        if isinstance(error, getattr(dist, "DistError", ())) or any(word in text for word in NETWORK_WORDS):
+            rank = find_world().rank
             raise UserError(f"process {rank} stops: another process has ended or cannot be reached") from error
         raise

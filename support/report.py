@@ -215,6 +215,15 @@ def description(run):
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **{name: metadata.version(name) for name in RECORDED},
+        **installed_versions(),
     }
     return json.dumps(facts, indent=2).encode() + b"\n"
+
+
+def installed_versions():
+    """The version of each package in RECORDED that is installed."""
+    found = {}
+    for name in RECORDED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,82 @@
+"""Standard output and standard error, whatever they are: a terminal, a pipe, a notebook, a full disk, or closed."""
+
+import contextlib
+import os
+import sys
+
+from support.errors import UserError
+
+
+class Output:
+    """A text stream in front of another: lines appear at once, and characters that it cannot encode are escaped.
+
+    It asks nothing of the stream behind it but write(), and with None there, it drops what is written.
+
+    Args:
+        name: what a failed write is reported as, in a UserError. None: it is dropped, as there is no one to tell.
+    """
+
+    def __init__(self, stream, name=None):
+        self.stream = stream
+        self.name = name
+        self.failed = False
+
+    def write(self, text):
+        """Write the text and flush it."""
+        if self.stream is None:
+            return len(text)
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        try:
+            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            if hasattr(self.stream, "flush"):
+                self.stream.flush()
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            self.failed = True
+            if self.name:
+                raise UserError(f"{self.name}: {getattr(error, 'strerror', None) or error}") from error
+        return len(text)
+
+    def flush(self):
+        """Nothing is left to do: each write flushes."""
+
+    def isatty(self):
+        """Whether this is a terminal."""
+        try:
+            return self.stream.isatty()
+        except (AttributeError, ValueError):
+            return False
+
+    def __getattr__(self, name):
+        """What else is asked, such as the size of the terminal, the stream itself may know."""
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def robust_output():
+    """Put an Output in front of standard output and standard error while a command runs."""
+    occupy_descriptors()
+    outputs = (Output(sys.stdout, "standard output"), Output(sys.stderr))
+    try:
+        with contextlib.redirect_stdout(outputs[0]), contextlib.redirect_stderr(outputs[1]):
+            yield
+    finally:
+        for output in outputs:
+            if output.failed and output.stream in (sys.__stdout__, sys.__stderr__):
+                discard(output.stream)
+
+
+def occupy_descriptors():
+    """Open the null device for each standard descriptor that is closed: a file opened later would take its place."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+
+
+def discard(stream):
+    """Send what a stream still holds to the null device: the interpreter flushes it at exit, which would fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

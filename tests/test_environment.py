@@ -1,0 +1,548 @@
+"""Where a run finds itself: odd outputs, variables of other programs, file systems, GPUs and packages that fail."""
+
+import builtins
+import contextlib
+import errno
+import io
+import json
+import os
+import signal
+import sys
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from helpers import SMALL, call_main, contents
+
+import main
+import utils
+from support import checkpoint, console, data, devices, environment, report
+from support.config import Config
+from support.errors import UserError, about
+from support.signals import STOPPING, stop_on_signals
+
+ONE = (*SMALL, "--epochs", 1)
+
+
+class Stream:
+    """A stream with nothing but write(), which fails with an error number, if there is one."""
+
+    def __init__(self, number=None):
+        self.number = number
+        self.text = ""
+
+    def write(self, text):
+        if self.number:
+            raise OSError(self.number, os.strerror(self.number))
+        self.text += text
+
+
+def call_with(out, err, *flags):
+    """Call main.main with these streams as standard output and standard error. Returns the exit code."""
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        return main.main([str(flag) for flag in flags])
+
+
+@pytest.fixture
+def flags(small_mnist, tmp_path):
+    """The flags of a run of one epoch in an empty directory."""
+    return ("--data_dir", small_mnist, "--results_dir", tmp_path / "results", *ONE)
+
+
+# Standard output
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Stream])
+def test_output_needs_nothing_but_write(flags, no_drawing, stream):
+    out = stream()
+    err = stream()
+    assert call_with(out, err, *flags) == 0
+    text, errors = (s.text if stream is Stream else s.getvalue() for s in (out, err))
+    assert "====> Best epoch: 1 of 1" in text
+    assert "error" not in errors
+
+
+def test_run_without_output_streams_is_complete(flags, tmp_path, no_drawing):
+    assert call_with(None, None, *flags) == 0
+    assert (tmp_path / "results" / "samples.png").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EAGAIN, errno.ESTALE])
+def test_output_that_fails_is_named_with_its_reason(flags, no_drawing, number):
+    err = io.StringIO()
+    assert call_with(Stream(number), err, *flags) == 1
+    assert err.getvalue() == f"main.py: error: standard output: {os.strerror(number)}\n"
+
+
+def test_closed_output_is_named(flags, no_drawing):
+    out = io.StringIO()
+    out.close()
+    err = io.StringIO()
+    assert call_with(out, err, *flags) == 1
+    assert err.getvalue() == "main.py: error: standard output: I/O operation on closed file\n"
+
+
+def test_failed_error_output_changes_no_exit_code(flags, no_drawing, tmp_path):
+    closed = io.StringIO()
+    closed.close()
+    for err in (Stream(errno.EPIPE), closed):
+        assert call_with(io.StringIO(), err, *flags, "--overwrite") == 0
+        assert call_with(io.StringIO(), err, *flags, "--lr", 0.5) == 1
+
+
+def test_help_to_full_output_is_named():
+    err = io.StringIO()
+    assert call_with(Stream(errno.ENOSPC), err, "--help") == 1
+    assert err.getvalue() == f"main.py: error: standard output: {os.strerror(errno.ENOSPC)}\n"
+
+
+def test_characters_that_output_cannot_encode_are_escaped():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, "ascii")
+    console.Output(stream).write("ä\ud800")
+    assert raw.getvalue() == b"\\xe4\\ud800"
+
+
+def test_streams_are_put_back(flags, no_drawing):
+    out, err = sys.stdout, sys.stderr
+    main.main([str(flag) for flag in flags])
+    assert (sys.stdout, sys.stderr) == (out, err)
+
+
+def test_progress_bar_is_shown_on_terminals_only(flags, no_drawing):
+    err = io.StringIO()
+    assert call_with(io.StringIO(), err, *flags) == 0
+    assert err.getvalue() == ""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    assert call_with(io.StringIO(), terminal, *flags, "--overwrite") == 0
+    assert "batch/s" in terminal.getvalue()
+
+
+# Variables and files of other programs
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Set the variables of torchrun, changed or left out (None) by name: torchrun(RANK="1")."""
+
+    def set_variables(**changes):
+        variables = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+        for name, value in {**variables, **changes}.items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+def test_torchrun_is_known_by_all_its_variables(torchrun):
+    torchrun()
+    assert environment.find_world() == (1, 2)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        for value in (None, ""):
+            torchrun(**{name: value})
+            assert environment.find_world() == environment.ALONE
+    for name, value in (("RANK", "x"), ("RANK", "2"), ("WORLD_SIZE", "0"), ("MASTER_PORT", "tcp://10.0.0.1:80")):
+        torchrun(**{name: value})
+        assert environment.find_world() == environment.ALONE
+
+
+ODD_ENVIRONMENTS = {
+    "WORLD_SIZE alone": {"WORLD_SIZE": "4"},
+    "WORLD_SIZE and RANK": {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"},
+    "empty variables": dict.fromkeys(
+        ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "VAE_DATA_DIR", "OMP_NUM_THREADS", "COLUMNS", "MPLBACKEND"),
+        "",
+    ),
+    "notebook": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+    "bars of tqdm": {"TQDM_DISABLE": "", "TQDM_MININTERVAL": "", "TQDM_NCOLS": "x"},
+}
+
+
+@pytest.mark.parametrize("name", ODD_ENVIRONMENTS)
+def test_run_is_alone_and_complete_in_odd_environment(flags, no_drawing, monkeypatch, name):
+    for variable, value in ODD_ENVIRONMENTS[name].items():
+        monkeypatch.setenv(variable, value)
+    done = call_main(*flags)
+    assert (done.code, done.err) == (0, "")
+    assert "====> Best epoch" in done.out
+
+
+def test_tidy_removes_what_others_would_misread(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "a backend of a notebook")
+    monkeypatch.setenv("OMP_NUM_THREADS", " ")
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # this means something
+    environment.tidy()
+    assert os.environ["MPLBACKEND"] == "agg"
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert os.environ["MKL_NUM_THREADS"] == "3"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_pictures_are_the_same_under_any_matplotlibrc(finished_run, run_main, tmp_path):
+    odd = {"text.usetex": True, "font.size": 40.0, "figure.dpi": 30, "lines.linewidth": 9, "axes.grid": True}
+    odd |= {"savefig.facecolor": "red", "figure.facecolor": "black", "text.color": "white", "font.family": ["cursive"]}
+    for cached in (utils._latent_axes, utils._loss_axes):
+        cached.cache_clear()
+    with matplotlib.rc_context():
+        matplotlib.style.use("dark_background")
+        matplotlib.rcParams.update(odd)
+        done = run_main(tmp_path, *finished_run.flags)
+    for cached in (utils._latent_axes, utils._loss_axes):
+        cached.cache_clear()
+    assert done.code == 0, done.err
+    expected = contents(finished_run.folder)
+    pictures = [name for name in expected if name.endswith((".png", ".gif"))]
+    found = contents(tmp_path)
+    assert len(pictures) >= 10
+    assert [name for name in pictures if found[name] != expected[name]] == []
+
+
+# File systems
+
+
+def failing(function, number, times=10**6, where=lambda *arguments: True):
+    """A function like another, that fails with an error number the first times its arguments fulfil a condition."""
+    calls = []
+
+    def fail(*arguments, **options):
+        if where(*arguments) and len(calls) < times:
+            calls.append(arguments)
+            raise OSError(number, os.strerror(number))
+        return function(*arguments, **options)
+
+    return fail
+
+
+def is_folder(descriptor):
+    """Whether a descriptor is of a folder."""
+    return os.path.isdir(f"/proc/self/fd/{descriptor}")
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+@needs_linux
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOTSUP])
+def test_folder_that_cannot_be_synced_stops_nothing(monkeypatch, tmp_path, number):
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, number, where=is_folder))
+    checkpoint.write(tmp_path / "file", b"content")
+    assert contents(tmp_path) == {"file": b"content"}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_file_system_without_syncing_stops_nothing(monkeypatch, tmp_path, number):
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
+    checkpoint.write(tmp_path / "file", b"content")
+    assert contents(tmp_path) == {"file": b"content"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.EFBIG)])
+def test_bytes_that_cannot_be_synced_are_an_error(monkeypatch, tmp_path, number):
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        checkpoint.write(tmp_path / "file", b"new")
+    assert error.value.filename == str(tmp_path / "file")
+    assert contents(tmp_path) == {"file": b"old"}
+
+
+def test_rename_refused_for_a_moment_is_tried_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "replace", failing(os.replace, errno.EACCES, times=3))
+    checkpoint.write(tmp_path / "file", b"content")
+    assert contents(tmp_path) == {"file": b"content"}
+
+
+def test_rename_refused_for_long_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkpoint, "RENAME_SECONDS", 0.1)
+    monkeypatch.setattr(os, "replace", failing(os.replace, errno.EACCES))
+    with pytest.raises(PermissionError) as error:
+        checkpoint.write(tmp_path / "file", b"content")
+    assert error.value.filename == str(tmp_path / "file")
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.skipif(checkpoint.fcntl is None, reason="Windows always has locks")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_file_system_without_locks_costs_a_warning(flags, no_drawing, monkeypatch, number):
+    monkeypatch.setattr(checkpoint.fcntl, "flock", failing(None, number))
+    done = call_main(*flags)
+    assert done.code == 0
+    assert done.err.startswith("WARNING: ")
+    assert done.err.endswith("is on a file system without locks: start no second run there\n")
+    assert done.err.count("\n") == 1
+
+
+def test_error_of_an_open_file_names_it(copied_run, run_main, monkeypatch):
+    path = copied_run.folder / "checkpoint.pt"
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", failing(read_bytes, errno.EIO, where=lambda file: file == path))
+    done = run_main(copied_run.folder, *copied_run.flags)
+    assert (done.code, done.err) == (1, f"main.py: error: {path}: {os.strerror(errno.EIO)}\n")
+
+
+@pytest.mark.parametrize(("module", "name"), [(data, "find"), (report, "epoch"), (report, "finish")])
+def test_error_without_a_name_gets_one(flags, small_mnist, tmp_path, no_drawing, monkeypatch, module, name):
+    monkeypatch.setattr(module, name, failing(None, errno.EIO))
+    done = call_main(*flags)
+    folder = small_mnist if module is data else tmp_path / "results"
+    assert (done.code, done.err) == (1, f"main.py: error: {folder}: {os.strerror(errno.EIO)}\n")
+
+
+def test_about_keeps_the_nearest_name():
+    with pytest.raises(OSError, match="text") as error, about("far"), about("near"):
+        raise OSError("text")
+    assert error.value.filename == "near"
+
+
+# Processes
+
+
+def test_unknown_address_of_the_others_is_named_at_once(flags, torchrun):
+    torchrun(RANK="0", LOCAL_RANK="0", MASTER_ADDR="no-such-host.invalid")
+    done = call_main(*flags, "--device", "cpu")
+    assert done.code == 1
+    assert done.err.startswith("main.py: error: process 0 cannot join the others at MASTER_ADDR no-such-host.invalid, ")
+    assert done.err.count("\n") == 1
+    assert "another process has ended" not in done.err
+
+
+def test_process_that_died_is_told_apart(monkeypatch):
+    with pytest.raises(UserError, match="another process has ended"), devices.explain_torch_errors():
+        raise RuntimeError("[/gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1")
+
+
+# GPUs
+
+
+UNUSABLE = {
+    "no kernel": RuntimeError("CUDA error: no kernel image is available for execution on the device\nSearch for it"),
+    "full": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
+    "other build": AssertionError("Torch not compiled with CUDA enabled"),
+}
+
+
+@pytest.fixture(params=UNUSABLE)
+def unusable_gpu(request, monkeypatch):
+    """A GPU that is present, and fails at the first computation. Returns the first line of the reason."""
+
+    def fail(device):
+        raise UNUSABLE[request.param]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(devices, "compute_on", fail)
+    return str(UNUSABLE[request.param]).splitlines()[0]
+
+
+def test_auto_takes_the_cpu_if_the_gpu_cannot_be_used(unusable_gpu, flags, no_drawing):
+    done = call_main(*flags)
+    assert done.code == 0
+    assert done.err == f"WARNING: training on the CPU, as the GPU cannot be used: {unusable_gpu}\n"
+
+
+def test_run_on_the_cpu_asks_no_gpu(unusable_gpu, flags, no_drawing, monkeypatch):
+    done = call_main(*flags, "--device", "cpu")  # Adam would ask it, were it not hidden
+    assert (done.code, done.err) == (0, "")
+    assert torch.cuda.is_available()
+
+
+def test_gpu_asked_for_and_unusable_is_refused(unusable_gpu, flags):
+    done = call_main(*flags, "--device", "cuda")
+    assert done.code == 1
+    assert done.err == f"main.py: error: --device cuda: {unusable_gpu}; use --device auto or cpu\n"
+
+
+def test_one_of_several_processes_does_not_take_the_cpu_alone(unusable_gpu, torchrun):
+    torchrun()
+    with pytest.raises(UserError, match=r"process 1 cannot use its GPU .* use --device cpu"):
+        devices.find_device("auto")
+
+
+def test_driver_that_is_too_old_is_the_reason(monkeypatch, capsys):
+    def find_none():
+        warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old\nmore", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", find_none)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"^--device cuda: CUDA initialization: The NVIDIA driver .* is too old; use "):
+        devices.find_device("cuda")
+    assert devices.find_device("auto").type == "cpu"
+    assert capsys.readouterr().err.endswith("The NVIDIA driver on your system is too old\n")
+
+
+def test_machine_without_gpu_says_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert devices.find_device("auto").type == "cpu"
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="this machine, or this build of PyTorch, has none"):
+        devices.find_device("cuda")
+
+
+# Packages
+
+
+@pytest.fixture
+def missing(monkeypatch):
+    """Make the import of a package fail, and its version unknown: missing("torchvision")."""
+    version = metadata.version
+
+    def block(package):
+        monkeypatch.setitem(sys.modules, package, None)
+
+        def find_version(name):
+            if name.replace("scikit-learn", "sklearn") == package:
+                raise metadata.PackageNotFoundError(name)
+            return version(name)
+
+        monkeypatch.setattr(metadata, "version", find_version)
+
+    return block
+
+
+def test_package_that_is_not_needed_may_be_missing(flags, tmp_path, no_drawing, missing):
+    missing("torchvision")
+    done = call_main(*flags)
+    assert (done.code, done.err) == (0, "")
+    config = json.loads((tmp_path / "results" / "config.json").read_text(encoding="utf-8"))
+    assert "torchvision" not in config
+    assert {"numpy", "torch", "matplotlib"} <= config.keys()
+
+
+def test_torchvision_that_is_needed_is_named(flags, tmp_path, missing):
+    missing("torchvision")
+    (tmp_path / "empty").mkdir()
+    done = call_main(*flags, "--dataset", "mnist", "--data_dir", tmp_path / "empty")
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "pip install torchvision" in done.err
+
+
+@pytest.mark.parametrize(("module", "name"), [("sklearn", "scikit-learn"), ("PIL", "pillow"), ("imageio", "imageio")])
+def test_missing_package_is_named_as_pip_calls_it(flags, missing, monkeypatch, module, name):
+    missing(module)
+
+    def need(*arguments):
+        __import__(f"{module}.v3")
+
+    monkeypatch.setattr(data, "find", need)
+    done = call_main(*flags)
+    assert (done.code, done.err) == (1, f"main.py: error: the package {name} is not installed: pip install {name}\n")
+
+
+def test_missing_file_of_the_program_is_no_missing_package(flags, monkeypatch):
+    monkeypatch.setitem(sys.modules, "explorer", None)
+    with pytest.raises(ModuleNotFoundError):
+        call_main(*flags)
+
+
+# Signals
+
+
+def test_ignored_signals_stay_ignored_and_handlers_come_back():
+    before = {signum: signal.getsignal(signum) for signum in STOPPING}
+    try:
+        ignored = STOPPING[-1]
+        signal.signal(ignored, signal.SIG_IGN)
+        with stop_on_signals():
+            assert signal.getsignal(ignored) == signal.SIG_IGN
+            signal.raise_signal(ignored)
+        assert signal.getsignal(ignored) == signal.SIG_IGN
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+# CPUs
+
+ROOT = "/sys/fs/cgroup"
+QUOTAS = {
+    "no groups": ("", {}, None),
+    "no limit": ("0::/job\n", {f"{ROOT}/job/cpu.max": "max 100000\n"}, None),
+    "version 2": ("0::/job\n", {f"{ROOT}/job/cpu.max": "200000 100000\n"}, 2),
+    "container": ("0::/\n", {f"{ROOT}/cpu.max": "150000 100000\n"}, 1.5),
+    "a parent's": ("0::/a/b\n", {f"{ROOT}/a/b/cpu.max": "max 100000\n", f"{ROOT}/a/cpu.max": "400000 100000\n"}, 4),
+    "outside the namespace": ("0::/../../x\n", {f"{ROOT}/cpu.max": "300000 100000\n"}, 3),
+    "version 1": (
+        "5:memory:/job\n4:cpu,cpuacct:/job\n1:name=systemd:/\n",
+        {
+            f"{ROOT}/cpu,cpuacct/job/cpu.cfs_quota_us": "50000\n",
+            f"{ROOT}/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+        },
+        0.5,
+    ),
+    "version 1, no limit": (
+        "4:cpu:/\n",
+        {f"{ROOT}/cpu/cpu.cfs_quota_us": "-1\n", f"{ROOT}/cpu/cpu.cfs_period_us": "100000\n"},
+        None,
+    ),
+    "damaged": ("0::/job\n", {f"{ROOT}/job/cpu.max": "many\n"}, None),
+    "another form": ("nonsense\n", {}, None),
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_cpu_quota_of_control_groups(name):
+    groups, files, expected = QUOTAS[name]
+    read = {Path(path): text for path, text in files.items()}
+    assert environment.cpu_quota(groups, lambda path: read.get(Path(path))) == expected
+
+
+def test_threads_are_as_many_as_the_quota_allows(monkeypatch):
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    for quota, expected in ((2.0, 2), (1.5, 1), (0.2, 1), (None, 64), (100.0, 64)):
+        monkeypatch.setattr(environment, "cpu_quota", lambda groups, read, quota=quota: quota)
+        devices.limit_threads()
+        assert threads.pop() == expected
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    devices.limit_threads()
+    assert threads == []
+
+
+# Windows
+
+
+def test_text_files_are_opened_as_utf_8(flags, no_drawing, monkeypatch):
+    """Elsewhere than on Linux, another encoding may be the default. Nothing else tells that one was left out."""
+    monkeypatch.setattr(builtins, "open", with_encoding(open))
+    monkeypatch.setattr(io, "open", with_encoding(io.open))
+    done = call_main(*flags)
+    assert done.code == 0, done.err
+
+
+def with_encoding(function):
+    """open(), which fails for text files without an encoding."""
+
+    def checked(file, mode="r", buffering=-1, encoding=None, *arguments, **options):
+        caller = Path(sys._getframe(1).f_code.co_filename)
+        is_ours = Path(main.__file__).parent in caller.parents or caller.name == "pathlib.py"
+        assert not is_ours or "b" in mode or encoding not in (None, "locale"), f"{file} is opened without an encoding"
+        return function(file, mode, buffering, encoding, *arguments, **options)
+
+    return checked
+
+
+def test_run_needs_nothing_that_windows_lacks(flags, no_drawing, monkeypatch):
+    monkeypatch.setattr(checkpoint, "fcntl", None)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "fork", failing(None, errno.ENOSYS), raising=False)
+    done = call_main(*flags)
+    assert (done.code, done.err) == (0, "")
+
+
+def test_default_config_has_no_empty_data_dir(monkeypatch):
+    monkeypatch.setenv("VAE_DATA_DIR", "")
+    assert Config().data_dir == Path("data")
