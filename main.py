@@ -46,7 +46,8 @@ def prepare(config):
         saved = devices.broadcast(checkpoint.find(config) if world.rank == 0 else None, world)
         config = checkpoint.adopt(config, saved)
         precision = devices.find_precision(config.precision, device)
-        dataset = data.find(config, saved and saved.config.dataset, world).to(device)
+        held = checkpoint.dataset_in(config.results_dir) if world.rank == 0 else None
+        dataset = data.find(config, held, world).to(device)
         config = dataclasses.replace(config, dataset=dataset.name, precision=precision)
         variants.check_batches(config, len(dataset.train_images), world.size)
         if saved:
