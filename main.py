@@ -52,8 +52,9 @@ def prepare(config):
         saved = devices.broadcast(checkpoint.find(config) if world.rank == 0 else None, world)
         config = checkpoint.adopt(config, saved)
         precision = devices.find_precision(config.precision, device)
+        held = checkpoint.dataset_in(config.results_dir) if world.rank == 0 else None
         with about(config.data_dir):
-            dataset = data.find(config, saved and saved.config.dataset, world).to(device)
+            dataset = data.find(config, held, world).to(device)
         config = dataclasses.replace(config, dataset=dataset.name, precision=precision)
         variants.check_batches(config, len(dataset.train_images), world.size)
         if saved:

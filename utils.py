@@ -172,7 +172,7 @@ def _latent_axes(classes, names, limit):
 
 def principal_plane(mu):
     """mu (N, D): its mean (D,) and first two principal components (2, D), their largest entries positive."""
-    components = np.linalg.eigh(np.cov(mu.T))[1][:, [-1, -2]].T
+    components = np.linalg.eigh(np.cov(mu.T, bias=True))[1][:, [-1, -2]].T
     largest = np.abs(components).argmax(axis=1)
     return mu.mean(axis=0), components * np.sign(components[[0, 1], largest])[:, None]
 

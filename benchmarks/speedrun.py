@@ -114,12 +114,11 @@ def ablate(dataset, seeds):
 
 def hold_out(dataset):
     """The dataset with the last training images in place of the test set."""
-    return data.Dataset(
-        dataset.name,
-        dataset.train_images[:-HELD_OUT],
-        dataset.train_labels[:-HELD_OUT],
-        dataset.train_images[-HELD_OUT:],
-        dataset.train_labels[-HELD_OUT:],
+    return dataset._replace(
+        train_images=dataset.train_images[:-HELD_OUT],
+        train_labels=dataset.train_labels[:-HELD_OUT],
+        test_images=dataset.train_images[-HELD_OUT:],
+        test_labels=dataset.train_labels[-HELD_OUT:],
     )
 
 

@@ -67,6 +67,8 @@ def write(config, dataset, history):
     content = {
         "dataset": dataset.title,
         "classes": dataset.classes,
+        "ink": dataset.is_ink,
+        "lightPaper": bool(dataset.train_images.cpu().numpy().mean() > 127.5),  # a drawing is dark on it
         "encoder": widths(model.encoder),
         "decoder": widths(model.decoder),
         "weights": packed(np.concatenate([p.detach().numpy().ravel() for p in network(model)])),

@@ -42,7 +42,10 @@ COLUMNS = (
 )
 ROOT = Path(__file__).parent.parent
 # The files that decide the arithmetic of a run.
-ARITHMETIC = ("model.py", "train.py", "support/data.py", "support/devices.py", "support/seeds.py", "variants/*.py")
+ARITHMETIC = (
+    *("model.py", "train.py", "support/data.py", "support/devices.py", "support/idx.py", "support/images.py"),
+    *("support/seeds.py", "variants/*.py"),
+)
 # What a file system answers that has no syncing, or no locks.
 NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 NO_LOCKS = (errno.ENOLCK, *NO_SYNC)
@@ -76,6 +79,16 @@ def find(config):
     if foreign:
         raise UserError(f"{foreign[0]} was not written by a run that can be continued: {WAYS_OUT}")
     return None
+
+
+def dataset_in(folder):
+    """The dataset of the run in a folder, also of one to be replaced: "unknown" if damaged, None if there is no run."""
+    if all(path.suffix == ".part" for path in run_files(folder)):
+        return None
+    try:
+        return load(folder / "checkpoint.pt").config.dataset
+    except (UserError, FileNotFoundError):
+        return "unknown"
 
 
 def adopt(config, saved):

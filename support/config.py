@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits")
+
 
 def whole_number(text):
     """An integer from 1 to 1,000,000,000."""
@@ -33,6 +35,22 @@ def directory(text):
     if not text:
         raise ValueError("an empty path names no directory")
     return Path(os.path.expanduser(os.path.expandvars(text)))
+
+
+def dataset(text):
+    """The name of a dataset, or the absolute path of a folder of images.
+
+    A saved run may name a folder that is no longer there, so only `parse` asks for its existence.
+    """
+    if text in DATASETS:
+        return text
+    path = directory(text)
+    if not (path.is_absolute() or path.is_dir()):
+        raise ValueError(f"{text!r} is neither one of {', '.join(DATASETS)} nor a directory")
+    return os.path.abspath(path)
+
+
+dataset.names = (*DATASETS, "DIR")
 
 
 def one_of(*names):
@@ -90,7 +108,12 @@ class Config:
     hidden_dims: tuple[int, ...] = flag(
         (400,), "widths of the encoder's hidden layers; the decoder mirrors them", whole_number, defines_run=True
     )
-    dataset: str = flag("mnist", "what to train on", one_of("mnist", "fashion_mnist", "digits"), defines_run=True)
+    dataset: str = flag(
+        "mnist",
+        "what to train on; DIR is a folder of images, with one sub-folder per class",
+        dataset,
+        defines_run=True,
+    )
     data_dir: Path = flag(default_data_dir, "where datasets are, or are downloaded to", directory)
     results_dir: Path = flag(Path("results"), "where the run writes", directory)
     precision: str = flag(
@@ -141,7 +164,21 @@ def parse(argv=None):
         parser.error("--resume continues a run and --overwrite replaces it: give one of the two")
     if config.divergence == "mmd" and config.prior != "normal":
         parser.error("--divergence mmd compares z with draws from N(0, I): leave --prior at normal")
+    if "dataset" in config.named and config.dataset not in DATASETS:
+        _check_folder(parser, config)
     return config
+
+
+def _check_folder(parser, config):
+    """End the process if --dataset names no directory, or one in which the run would take its own pictures for data."""
+    folder = Path(config.dataset)
+    if not folder.is_dir():
+        parser.error(f"argument --dataset: {config.dataset!r} is neither one of {', '.join(DATASETS)} nor a directory")
+    if folder.resolve() in (config.results_dir.resolve(), *config.results_dir.resolve().parents):
+        parser.error(
+            f"--results_dir {config.results_dir} lies in --dataset {folder}, where its pictures would become images "
+            "to train on: name a --results_dir outside it"
+        )
 
 
 def to_plain(config):

@@ -13,7 +13,7 @@ BISECTIONS = 60  # 2 BOUND / 2^60 is below the precision of a float64 there
 
 def active_units(mu):
     """How many latents are in use: those whose mean, mu (N, latent_dim), varies over the images by more than 0.01."""
-    return int((mu.var(0) > ACTIVE).sum())
+    return int((mu.var(0, correction=0) > ACTIVE).sum())
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import platform
+import warnings
 from importlib import metadata
 
 import numpy as np
@@ -23,6 +24,8 @@ MANIFOLDS = {
     2: "the decoder over the latent space",
     3: "the decoder over the plane of two principal components through 0",
 }
+# The name of a class may be in a script that matplotlib's font lacks; the page shows it.
+warnings.filterwarnings("ignore", "Glyph .* missing from font")
 RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
 
 
@@ -93,7 +96,13 @@ def draw_reconstruction(run, z, title):
     rows = np.unique(run.dataset.test_labels.cpu().numpy(), return_index=True)[1]
     images = pixels(run.dataset.test_images[rows])
     reconstructions = run.model.decode(z[rows].to(images.device)).sigmoid()
-    return utils.reconstruction(images.cpu().numpy(), reconstructions.cpu().numpy(), title)
+    pair = [ink(run.dataset, values.cpu().numpy()) for values in (images, reconstructions)]
+    return utils.reconstruction(*pair, title)
+
+
+def ink(dataset, images):
+    """Images in [0, 1] as the ink with which pictures draw them on white paper."""
+    return images if dataset.is_ink else 1 - images
 
 
 def draw_latents(run, test, title):
@@ -156,7 +165,7 @@ def finish(run):
     checkpoint.write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
     images = model.sample(64, generator(run.config.seed)).numpy()
     title = f"{which}: decoded draws of z ~ {PRIORS[run.config.prior]}"
-    checkpoint.write(folder / "samples.png", utils.image_grid(images, 8, title))
+    checkpoint.write(folder / "samples.png", utils.image_grid(ink(run.dataset, images), 8, title))
     print_summary(run, best, model)
 
 
@@ -166,7 +175,8 @@ def draw_manifold(model, dataset, which):
     mu = model.encode(pixels(dataset.test_images.cpu()))[0]
     z = manifold.manifold(model.prior, mu)
     images = model.decode(z).sigmoid().numpy()
-    return utils.image_grid(images, manifold.SIDE, f"{which}: {MANIFOLDS[min(model.latent_dim, 3)]}")
+    title = f"{which}: {MANIFOLDS[min(model.latent_dim, 3)]}"
+    return utils.image_grid(ink(dataset, images), manifold.SIDE, title)
 
 
 def print_summary(run, best, model):

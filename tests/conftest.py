@@ -10,6 +10,7 @@ import torch
 from helpers import SMALL, Finished, call_main, write_mnist
 
 import utils
+from support import data
 
 torch.set_num_threads(1)  # the tests' networks are small, and threads that share a busy core wait for each other
 
@@ -26,6 +27,14 @@ class FinishedRun(NamedTuple):
 def no_waiting_for_the_disk(monkeypatch):
     """Let runs in this process skip fsync: it takes half of their time, and protects against power cuts only."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stand_ins_pass_for_published_files():
+    """Runs in this process do not warn that the stand-in for MNIST is not MNIST."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "unpublished", lambda name, raw, arrays: [])
+        yield
 
 
 @pytest.fixture(scope="session")

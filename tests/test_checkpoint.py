@@ -304,7 +304,7 @@ FAILED_STARTS = {
 @pytest.mark.parametrize("name", FAILED_STARTS)
 def test_failed_start_keeps_finished_run(copied_run, run_main, monkeypatch, name):
     flags, words = FAILED_STARTS[name]
-    monkeypatch.setattr("support.data._answers", lambda url: False)
+    monkeypatch.setattr("support.download.probe", lambda urls: dict.fromkeys(urls, "no network"))
     before = files(copied_run.folder)
     assert_refused(run_main(copied_run.folder, *THREE, *flags, "--overwrite"), words)
     assert files(copied_run.folder) == before

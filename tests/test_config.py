@@ -19,7 +19,8 @@ BAD_FLAGS = [
     *(("--hidden_dims", "400", text) for text in ("0", "-5", "wide")),
     *(("--lr", text) for text in ("nan", "inf", "-inf", "0", "-1e-3", "fast", "1e39")),
     *(("--seed", text) for text in ("-1", "1.5", "9223372036854775808")),
-    *(("--dataset", "cifar"), ("--device", "tpu"), ("--schedule", "cosine"), ("--precision", "float8")),
+    *(("--dataset", "cifar"), ("--dataset", "/no/such/folder"), ("--dataset", "")),
+    *(("--device", "tpu"), ("--schedule", "cosine"), ("--precision", "float8")),
     *(("--prior", "flow"), ("--prior_components", "0"), ("--divergence", "js"), ("--divergence_weight", "-1")),
     *(("--no_such_flag",), ("stray",), ("--epoch", "3"), ("--hidden_dims",), ("--results_dir", "")),
     *(("--resume", "--overwrite"), ("--divergence", "mmd", "--prior", "vamp")),
@@ -82,6 +83,40 @@ def test_paths_expand_home_and_variables(monkeypatch, tmp_path):
     config = parse(["--data_dir", "~/data", "--results_dir", "$SCRATCH/run"])
     assert config.data_dir == tmp_path / "home" / "data"
     assert config.results_dir == tmp_path / "scratch" / "run"
+
+
+def test_dataset_is_a_name_or_a_folder(monkeypatch, tmp_path):
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PICTURES", str(tmp_path))
+    assert parse(["--dataset", "mnist"]).dataset == "mnist"
+    assert parse(["--dataset", "kmnist"]).dataset == "kmnist"
+    for text in ("./mnist", "$PICTURES/mnist", "../" + tmp_path.name + "/mnist/"):
+        assert parse(["--dataset", text]).dataset == str(tmp_path / "mnist")
+
+
+def test_dataset_that_is_nothing_lists_the_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for text in ("cifar10", "./gone", str(tmp_path / "gone"), "file"):
+        done = call_main("--dataset", text)
+        assert done.code == 2
+        assert "mnist, fashion_mnist, kmnist, digits nor a directory" in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("results", ["images", "images/results"])
+def test_results_may_not_lie_among_the_images(tmp_path, monkeypatch, results):
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = call_main("--dataset", "images", "--results_dir", results)
+    assert done.code == 2
+    assert "name a --results_dir outside it" in done.err.splitlines()[-1]
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+def test_saved_folder_need_not_exist(tmp_path):
+    config = Config(dataset=str(tmp_path / "gone"))
+    assert from_plain(to_plain(config)) == config
 
 
 def test_data_dir_comes_from_environment(monkeypatch, tmp_path):

@@ -1,16 +1,16 @@
 """Datasets: read as they are, refused by name if damaged, replaced by digits only if nobody asked for them."""
 
+import gzip
 import json
-import socket
+import shutil
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 from helpers import SMALL, call_main, contents, write_idx, write_mnist
 
-from support import data
+from support import data, download, idx
 from support.config import Config
 from support.devices import ALONE
 from support.errors import UserError
@@ -21,7 +21,7 @@ LABELS = "t10k-labels-idx1-ubyte"
 
 def test_idx_files_are_read_as_they_are(small_mnist):
     dataset = data.load("mnist", small_mnist)
-    assert [tuple(tensor.shape) for tensor in dataset[1:]] == [(300, 784), (300,), (60, 784), (60,)]
+    assert [tuple(tensor.shape) for tensor in dataset[1:5]] == [(300, 784), (300,), (60, 784), (60,)]
     assert [tensor.dtype for tensor in dataset[1:3]] == [torch.uint8, torch.int64]
     assert dataset.train_labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     bar = dataset.test_images[3].view(28, 28)[10:12, 6:22]
@@ -32,7 +32,23 @@ def test_dataset_names_itself_and_its_classes(small_mnist):
     dataset = data.load("mnist", small_mnist)
     assert dataset.title == "MNIST"
     assert dataset.classes == tuple("0123456789")
+    assert dataset.to("cpu")[5:] == dataset[5:]
     assert dataset.to("cpu").name == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "first", "last"),
+    [
+        ("fashion_mnist", "Fashion-MNIST", "T-shirt", "Ankle boot"),
+        ("kmnist", "KMNIST", "o", "wo"),
+    ],
+)
+def test_dataset_in_the_form_of_mnist_has_its_own_classes(small_mnist, tmp_path, name, title, first, last):
+    shutil.copytree(small_mnist / "MNIST", tmp_path / idx.FOLDERS[name])
+    dataset = data.load(name, tmp_path)
+    assert dataset.title == title
+    assert len(dataset.classes) == 10
+    assert (dataset.classes[0], dataset.classes[9]) == (first, last)
 
 
 def test_pixels_lie_between_zero_and_one():
@@ -43,9 +59,15 @@ def test_pixels_lie_between_zero_and_one():
 
 def test_digits_have_the_form_of_mnist():
     dataset = data.load("digits", "nowhere")
-    assert [tuple(tensor.shape) for tensor in dataset[1:]] == [(1500, 784), (1500,), (297, 784), (297,)]
+    assert [tuple(tensor.shape) for tensor in dataset[1:5]] == [(1500, 784), (1500,), (297, 784), (297,)]
     assert dataset.train_images.dtype == torch.uint8
     assert dataset.train_images.max() == 255
+    seen = dataset.train_images.view(-1, 28, 28).amax(0) > 0
+    rows, columns = (seen.any(dim).nonzero() for dim in (1, 0))
+    assert rows.min() >= 4  # in a box of 20 x 20, as MNIST's
+    assert rows.max() <= 23
+    assert columns.min() >= 4
+    assert columns.max() <= 23
     assert set(dataset.test_labels.tolist()) == set(range(10))
 
 
@@ -81,6 +103,67 @@ def test_damaged_file_is_refused_by_name(tmp_path, name):
     assert not isinstance(refusal.value, data.Unavailable)
 
 
+def compress(raw, keep_unpacked):
+    """Write the .gz of each file in a folder."""
+    for path in sorted(raw.iterdir()):
+        archive = raw / f"{path.name}.gz"
+        archive.write_bytes(gzip.compress(path.read_bytes()))
+        if not keep_unpacked:
+            path.unlink()
+
+
+@pytest.mark.parametrize("keep_unpacked", [False, True])
+def test_archives_are_used_without_network_and_without_writing(tmp_path, monkeypatch, keep_unpacked):
+    monkeypatch.setattr(data, "fetch", None)
+    raw = write_mnist(tmp_path) / "MNIST" / "raw"
+    expected = data.load("mnist", tmp_path)
+    compress(raw, keep_unpacked)
+    before = contents(tmp_path)
+    dataset = data.load("mnist", tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(dataset[1:5], expected[1:5], strict=True))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", [lambda c: c[:-20], lambda c: b"no gzip", lambda c: c[:100] + b"\0\0" + c[102:]])
+def test_damaged_archive_is_refused_by_name(tmp_path, change):
+    raw = write_mnist(tmp_path) / "MNIST" / "raw"
+    compress(raw, keep_unpacked=False)
+    edit(f"{IMAGES}.gz", change)(raw)
+    with pytest.raises(UserError, match=rf"{IMAGES}\.gz is damaged \(.*\); delete the file"):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("level", ["", "MNIST", "MNIST/raw"])
+def test_data_dir_may_name_the_folders_below_it(small_mnist, monkeypatch, level):
+    assert len(data.load("mnist", small_mnist / level, download=False).train_images) == 300
+    monkeypatch.chdir(small_mnist / level)
+    assert len(data.load("mnist", ".", download=False).train_images) == 300
+
+
+def test_data_dir_of_another_dataset_is_not_taken(small_mnist):
+    raw = small_mnist / "MNIST" / "raw"
+    with pytest.raises(data.Unavailable, match="FashionMNIST/raw/train-images"):
+        data.load("fashion_mnist", raw, download=False)
+
+
+@pytest.mark.parametrize("text", ["~/x", "$HOME/x", "${HOME}/x"])
+@pytest.mark.parametrize("place", ["--data_dir", "VAE_DATA_DIR"])
+def test_home_is_expanded_and_no_folder_named_like_it_is_made(tmp_path, monkeypatch, no_drawing, text, place):
+    write_mnist(tmp_path / "home" / "x")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    flags = ("--data_dir", text)
+    if place == "VAE_DATA_DIR":
+        monkeypatch.setenv("VAE_DATA_DIR", text)
+        flags = ()
+    done = call_main(*flags, f"--results_dir={text}/results", *SMALL, "--epochs", 1)
+    assert done.code == 0, done.err
+    assert (tmp_path / "home" / "x" / "results" / "metrics.csv").exists()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_damaged_data_leave_finished_run_alone(copied_run, tmp_path):
     path = write_mnist(tmp_path / "data") / "MNIST" / "raw" / LABELS
     path.write_bytes(path.read_bytes()[:-5])
@@ -93,18 +176,10 @@ def test_damaged_data_leave_finished_run_alone(copied_run, tmp_path):
     assert contents(copied_run.folder) == before
 
 
-def test_server_that_never_answers_is_noticed(monkeypatch):
-    monkeypatch.setattr(data, "PROBE_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
-        start = time.monotonic()
-        assert not data._answers(f"http://127.0.0.1:{silent.getsockname()[1]}/")
-        assert time.monotonic() - start < 5
-
-
 @pytest.fixture
 def offline(monkeypatch):
     """No server answers."""
-    monkeypatch.setattr(data, "_answers", lambda url: False)
+    monkeypatch.setattr(download, "probe", lambda urls: dict.fromkeys(urls, "no network"))
 
 
 def test_missing_data_without_network_name_the_ways_out(tmp_path, offline):
@@ -124,13 +199,34 @@ def test_digits_replace_mnist_nobody_asked_for(tmp_path, offline, capsys):
 
 
 @pytest.mark.parametrize(
-    ("named", "saved_dataset"),
-    [(frozenset({"dataset"}), None), (frozenset(), "mnist")],
-    ids=["named by the user", "of the run to continue"],
+    ("named", "held"),
+    [(frozenset({"dataset"}), None), (frozenset(), "mnist"), (frozenset(), "fashion_mnist"), (frozenset(), "unknown")],
+    ids=["named by the user", "in a run on mnist", "in a run on another dataset", "in a damaged run"],
 )
-def test_digits_do_not_replace_mnist_somebody_asked_for(tmp_path, offline, named, saved_dataset):
+def test_digits_do_not_replace_mnist(tmp_path, offline, named, held):
     with pytest.raises(data.Unavailable):
-        data.find(Config(data_dir=tmp_path, named=named), saved_dataset, ALONE)
+        data.find(Config(data_dir=tmp_path, named=named), held, ALONE)
+
+
+@pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",)], ids=["plain", "resume", "overwrite"])
+@pytest.mark.parametrize("damage", [None, "checkpoint.pt"], ids=["whole", "damaged"])
+def test_digits_never_enter_a_directory_that_holds_a_run_on_mnist(copied_run, tmp_path, offline, flags, damage):
+    if damage:
+        (copied_run.folder / damage).write_bytes(b"damaged")
+    before = contents(copied_run.folder)
+    done = call_main("--data_dir", tmp_path / "none", "--results_dir", copied_run.folder, *SMALL, "--epochs", 4, *flags)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "GOING ON" not in done.err
+    assert contents(copied_run.folder) == before
+
+
+def test_run_on_digits_is_overwritten_by_one_on_digits(tmp_path, offline, no_drawing):
+    flags = ("--data_dir", tmp_path / "none", "--results_dir", tmp_path / "results", *SMALL, "--epochs", 1)
+    assert call_main(*flags).code == 0
+    done = call_main(*flags, "--overwrite")
+    assert done.code == 0
+    assert "GOING ON WITH --dataset digits" in done.err
 
 
 def test_run_on_digits_in_place_of_mnist_says_so(tmp_path, offline, no_drawing):

@@ -10,6 +10,7 @@ import torch
 from helpers import SMALL, contents
 
 import explorer
+import utils
 from explorer.__main__ import main as write_page
 from support import checkpoint
 
@@ -43,6 +44,15 @@ def test_page_asks_nothing_of_a_network(finished_run):
     html = (finished_run.folder / "explorer.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in html
     assert not re.search(r"https?://|@import|<link (?!rel=\"icon\" href=\"data:,\")", html)
+
+
+def test_page_has_the_colours_of_the_pictures():
+    style = (explorer.PAGE / "page.css").read_text(encoding="utf-8")
+    schemes = [re.findall(r"--c(\d+): (#\w{6});", part) for part in style.split("@media", 1)]
+    assert schemes[0] == [(str(label), color) for label, color in enumerate(utils.CLASS_COLORS)]
+    dark = schemes[1]
+    assert [int(label) for label, _ in dark] == list(range(20))
+    assert len({color for _, color in dark}) == 20
 
 
 def test_class_name_cannot_end_the_script_element():

@@ -21,7 +21,7 @@ function* decodeBackdrop() {
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
       const pixels = model.decode([corner[0] + (column + 0.5) * step, corner[1] - (row + 0.5) * step]);
-      context.putImageData(toImageData(dark ? pixels.map((p) => 1 - p) : pixels), 28 * column, 28 * row);
+      context.putImageData(toImageData(dark && content.ink ? pixels.map((p) => 1 - p) : pixels), 28 * column, 28 * row);
       yield;
     }
   }

@@ -3,6 +3,7 @@
 let sheet = null; // context of the sprite sheet of the test images, once it is loaded
 
 function loadImages() {
+  document.documentElement.dataset.ink = content.ink; // for page.css
   const sprite = new Image();
   sprite.addEventListener("load", () => {
     const canvas = makeCanvas(sprite.width, sprite.height);
@@ -21,11 +22,11 @@ function pixelsOf(i) {
   return Float32Array.from({ length: 784 }, (_, k) => data[4 * k] / 255);
 }
 
-/** ImageData of 784 pixels in [0, 1], drawn dark on light, as on paper. */
+/** ImageData of 784 pixels in [0, 1]: dark on light, as ink on paper, or as they are if they are no ink. */
 function toImageData(pixels) {
   const image = new ImageData(28, 28);
   image.data.fill(255);
-  pixels.forEach((p, i) => image.data.fill(255 * (1 - p), 4 * i, 4 * i + 3));
+  pixels.forEach((p, i) => image.data.fill(255 * (content.ink ? 1 - p : p), 4 * i, 4 * i + 3));
   return image;
 }
 

@@ -9,7 +9,7 @@ const padContext = pad.getContext("2d", { willReadFrequently: true });
 function clearPad() {
   padContext.fillStyle = "#fff";
   padContext.fillRect(0, 0, pad.width, pad.height);
-  const blank = new Float32Array(784);
+  const blank = asInData(new Float32Array(784));
   showImage($("centred"), blank);
   showImage($("redrawn"), blank);
   $("drawn").textContent = PAD_HINT;
@@ -22,9 +22,15 @@ function readPad() {
   return Float32Array.from({ length: data.length / 4 }, (_, k) => 1 - data[4 * k] / 255);
 }
 
+/** A drawing in the tones of the images that the network knows: some are dark on light. */
+function asInData(drawing) {
+  return content.lightPaper ? drawing.map((p) => 1 - p) : drawing;
+}
+
 function encodeDrawing() {
-  const x = centreDrawing(readPad(), pad.width);
-  if (!x) return;
+  const centred = centreDrawing(readPad(), pad.width);
+  if (!centred) return;
+  const x = asInData(centred);
   const drawn = model.encode(x);
   showImage($("centred"), x);
   showImage($("redrawn"), model.decode(drawn.mu));

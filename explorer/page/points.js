@@ -47,7 +47,7 @@ function startLegend() {
   for (const label of labels) {
     const button = document.createElement("button");
     button.textContent = className(label);
-    button.style.setProperty("--color", `var(--c${label % 10})`);
+    button.style.setProperty("--color", `var(--c${label})`);
     button.setAttribute("aria-label", `Class ${className(label)}`);
     button.setAttribute("aria-pressed", "true");
     button.addEventListener("click", () => {
