@@ -39,7 +39,7 @@ def prepare(config):
     """The run that a command names, begun or continued, while this process holds its directory."""
     import train
     import variants
-    from support import checkpoint, data, devices
+    from support import checkpoint, data, devices, storage
 
     device = devices.find_device(config.device)
     devices.limit_threads()
@@ -48,7 +48,7 @@ def prepare(config):
         stack.enter_context(devices.explain_torch_errors())
         world = stack.enter_context(devices.join_processes(device))
         if world.rank == 0:
-            stack.enter_context(checkpoint.lock(config.results_dir))
+            stack.enter_context(storage.lock(config.results_dir))
         saved = devices.broadcast(checkpoint.find(config) if world.rank == 0 else None, world)
         config = checkpoint.adopt(config, saved)
         precision = devices.find_precision(config.precision, device)

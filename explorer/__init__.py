@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from support import checkpoint
+from support import checkpoint, storage
 from support.config import differences, from_plain
 from support.data import pixels
 from support.errors import UserError
@@ -38,7 +38,7 @@ def remember(run, epoch):
     rows = shown(run.dataset.test_labels.cpu().numpy())
     buffer = io.BytesIO()
     np.save(buffer, halved(epoch.test.mu.numpy()[rows]))
-    checkpoint.write(frame(run.config.results_dir, epoch.row["epoch"]), buffer.getvalue())
+    storage.write(frame(run.config.results_dir, epoch.row["epoch"]), buffer.getvalue())
 
 
 def write(config, dataset, history):
@@ -84,7 +84,7 @@ def write(config, dataset, history):
         "losses": [[row[f"test_{name}"] for name in ("bce", "divergence", "total")] for row in history],
         "best": checkpoint.best_of(history)["epoch"],
     }
-    checkpoint.write(folder / "explorer.html", page(content).encode())
+    storage.write(folder / "explorer.html", page(content).encode())
 
 
 def load_best(config, history):

@@ -1,33 +1,25 @@
-"""The results directory: its lock, atomic writes, and which run in it a command continues or refuses to touch."""
+"""A run on the disk: what it saves, and which run in a directory a command continues or refuses to touch."""
 
 import contextlib
 import csv
 import dataclasses
-import errno
 import functools
 import hashlib
 import io
 import math
-import os
 import re
 import sys
-import time
 import warnings
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import torch
 
+from support import storage
 from support.config import FLAGS, Config, differences, from_plain, to_plain
 from support.errors import UserError, about
 from variants import build_model
-
-try:
-    import fcntl
-except ImportError:  # Windows, where every file system has locks
-    fcntl = None
 
 FORMAT = 2
 FILES = (
@@ -46,10 +38,6 @@ ARITHMETIC = (
     *("model.py", "train.py", "support/data.py", "support/devices.py", "support/idx.py", "support/images.py"),
     *("support/seeds.py", "variants/*.py"),
 )
-# What a file system answers that has no syncing, or no locks.
-NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-NO_LOCKS = (errno.ENOLCK, *NO_SYNC)
-RENAME_SECONDS = 1.0
 WAYS_OUT = "replace it with --overwrite, or name another --results_dir"
 
 
@@ -169,13 +157,13 @@ def save(run):
         "optimizer": run.optimizer.state_dict(),
         "scheduler": run.scheduler.state_dict(),
     }
-    write(folder / "checkpoint.pt", serialize(state))
+    storage.write(folder / "checkpoint.pt", serialize(state))
     if len(run.history) == 1:  # only now, so that a failed start keeps the run it would have replaced
         clear(folder)
     if best_of(run.history) is run.history[-1]:
         best = {"format": FORMAT, "config": to_plain(run.config), "row": run.history[-1], "model": state["model"]}
-        write(folder / "best.pt", serialize(best))
-    write(folder / "metrics.csv", metrics_csv(run.history, has_kld=run.config.divergence == "kl"))
+        storage.write(folder / "best.pt", serialize(best))
+    storage.write(folder / "metrics.csv", metrics_csv(run.history, has_kld=run.config.divergence == "kl"))
 
 
 def load(path):
@@ -282,7 +270,7 @@ def frame(folder, kind, epoch):
 def run_files(folder):
     """The files in the directory that have the names of a run's files, half-written ones included."""
     paths = [folder / name for name in FILES]
-    paths += [partial(path) for path in paths]
+    paths += [storage.partial(path) for path in paths]
     for kind in ("reconstruction", "latent"):
         paths += [path for path in (folder / kind).glob("*") if FRAMES.fullmatch(path.name)]
     return [path for path in paths if path.exists()]
@@ -295,97 +283,8 @@ def clear(folder):
             path.unlink()
 
 
-def partial(path):
-    """Where a file lies while it is written."""
-    return path.with_name(f".{path.name}.part")
-
-
-def write(path, content):
-    """Replace a file atomically: a reader, or a kill at any moment, finds the old bytes or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = partial(path)
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            sync(file.fileno())
-        rename(part, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def sync(descriptor):
-    """Put a file's bytes on the disk, on a file system that knows how."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in NO_SYNC:
-            raise
-
-
-def rename(part, path):
-    """Rename a file. A refusal may pass, as when a virus scanner has the file open: try again for a second."""
-    deadline = time.monotonic() + RENAME_SECONDS
-    while True:
-        try:
-            return os.replace(part, path)
-        except PermissionError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def sync_directory(folder):
-    """Make renames in a folder survive a power cut, in their order, where a folder can be synced."""
-    with contextlib.suppress(OSError):  # the renames have succeeded, so this is no reason to stop
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def serialize(saved):
     """The bytes that torch.save makes of a dict."""
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def lock(folder):
-    """Hold the directory, made if missing, against a second run. The lock ends with the process, however that ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{folder} is not a directory; name another --results_dir") from error
-    path = folder / ".lock"
-    if not has_locks(path):
-        print(f"WARNING: {folder} is on a file system without locks: start no second run there", file=sys.stderr)
-        yield
-        return
-    file_lock = filelock.FileLock(path, blocking=False)
-    try:
-        file_lock.acquire()
-    except filelock.Timeout as error:
-        raise UserError(f"another run is writing to {folder}; wait for it, or name another --results_dir") from error
-    try:
-        yield
-    finally:
-        file_lock.release()
-
-
-def has_locks(path):
-    """Whether a file, made if missing, can be locked. The versions of filelock differ in what they do if it cannot."""
-    if fcntl is None:
-        return True
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno not in NO_LOCKS  # held by another run: it can be locked
-    return True

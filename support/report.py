@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 import utils
-from support import checkpoint, likelihood, manifold
+from support import checkpoint, likelihood, manifold, storage
 from support.config import to_plain
 from support.data import pixels
 from support.seeds import EVALUATION_SEED, generator
@@ -78,7 +78,7 @@ def epoch(run, finished):
         folder / "config.json": description(run),
     }
     for path, content in pictures.items():
-        checkpoint.write(path, content)
+        storage.write(path, content)
 
 
 def losses_text(row, label):
@@ -160,12 +160,12 @@ def finish(run):
     frames = [checkpoint.frame(folder, "latent", row["epoch"]) for row in run.history]
     frames = [path for path in frames if path.exists()]  # the user may have deleted some
     if frames:
-        checkpoint.write(folder / "latent.gif", utils.gif(frames))
+        storage.write(folder / "latent.gif", utils.gif(frames))
     which = f"{run.dataset.title}, best epoch {best['epoch']}"
-    checkpoint.write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
+    storage.write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
     images = model.sample(64, generator(run.config.seed)).numpy()
     title = f"{which}: decoded draws of z ~ {PRIORS[run.config.prior]}"
-    checkpoint.write(folder / "samples.png", utils.image_grid(ink(run.dataset, images), 8, title))
+    storage.write(folder / "samples.png", utils.image_grid(ink(run.dataset, images), 8, title))
     print_summary(run, best, model)
 
 

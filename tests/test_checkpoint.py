@@ -14,7 +14,7 @@ from helpers import SMALL, assert_same_run, assert_same_training, contents, equa
 
 import train
 import utils
-from support import checkpoint, report
+from support import checkpoint, report, storage
 from support.config import Config, to_plain
 from support.errors import UserError
 
@@ -222,7 +222,7 @@ def test_results_dir_that_is_no_directory_is_refused(run_main, tmp_path, place):
 
 def test_second_run_in_directory_is_refused(copied_run, run_main, no_drawing):
     before = files(copied_run.folder)
-    with checkpoint.lock(copied_run.folder):
+    with storage.lock(copied_run.folder):
         assert_refused(run_main(copied_run.folder, *SMALL, "--epochs", 4), "another run is writing to")
     assert files(copied_run.folder) == before
     assert run_main(copied_run.folder, *SMALL, "--epochs", 4).code == 0
@@ -312,14 +312,14 @@ def test_failed_start_keeps_finished_run(copied_run, run_main, monkeypatch, name
 
 def full_disk(name, monkeypatch):
     """Make the disk full for a file of this name."""
-    write = checkpoint.write
+    write = storage.write
 
     def refuse(path, content):
         if path.name == name:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, content)
 
-    monkeypatch.setattr(checkpoint, "write", refuse)
+    monkeypatch.setattr(storage, "write", refuse)
 
 
 def test_run_that_cannot_save_its_first_epoch_keeps_finished_run(copied_run, run_main, monkeypatch):
@@ -360,18 +360,18 @@ def test_learning_rate_that_diverges_is_named(run_main, tmp_path, no_drawing):
 
 def test_write_replaces_whole_files_and_leaves_no_part(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "file"
-    checkpoint.write(path, b"old")
+    storage.write(path, b"old")
 
     def broken(descriptor):
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", broken)
+        patch.setattr(storage.os, "fsync", broken)
         with pytest.raises(OSError, match="Input/output error") as failure:
-            checkpoint.write(path, b"new")
+            storage.write(path, b"new")
     assert failure.value.filename == str(path)
     assert contents(tmp_path) == {"folder/file": b"old"}
-    checkpoint.write(path, b"new")
+    storage.write(path, b"new")
     assert contents(tmp_path) == {"folder/file": b"new"}
 
 

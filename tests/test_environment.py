@@ -19,7 +19,7 @@ from helpers import SMALL, call_main, contents
 
 import main
 import utils
-from support import checkpoint, console, data, devices, environment, report
+from support import checkpoint, console, data, devices, environment, report, storage
 from support.config import Config
 from support.errors import UserError, about
 from support.signals import STOPPING, stop_on_signals
@@ -232,14 +232,14 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOTSUP])
 def test_folder_that_cannot_be_synced_stops_nothing(monkeypatch, tmp_path, number):
     monkeypatch.setattr(os, "fsync", failing(os.fsync, number, where=is_folder))
-    checkpoint.write(tmp_path / "file", b"content")
+    storage.write(tmp_path / "file", b"content")
     assert contents(tmp_path) == {"file": b"content"}
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
 def test_file_system_without_syncing_stops_nothing(monkeypatch, tmp_path, number):
     monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
-    checkpoint.write(tmp_path / "file", b"content")
+    storage.write(tmp_path / "file", b"content")
     assert contents(tmp_path) == {"file": b"content"}
 
 
@@ -248,30 +248,30 @@ def test_bytes_that_cannot_be_synced_are_an_error(monkeypatch, tmp_path, number)
     (tmp_path / "file").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
     with pytest.raises(OSError, match=os.strerror(number)) as error:
-        checkpoint.write(tmp_path / "file", b"new")
+        storage.write(tmp_path / "file", b"new")
     assert error.value.filename == str(tmp_path / "file")
     assert contents(tmp_path) == {"file": b"old"}
 
 
 def test_rename_refused_for_a_moment_is_tried_again(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "replace", failing(os.replace, errno.EACCES, times=3))
-    checkpoint.write(tmp_path / "file", b"content")
+    storage.write(tmp_path / "file", b"content")
     assert contents(tmp_path) == {"file": b"content"}
 
 
 def test_rename_refused_for_long_is_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint, "RENAME_SECONDS", 0.1)
+    monkeypatch.setattr(storage, "RENAME_SECONDS", 0.1)
     monkeypatch.setattr(os, "replace", failing(os.replace, errno.EACCES))
     with pytest.raises(PermissionError) as error:
-        checkpoint.write(tmp_path / "file", b"content")
+        storage.write(tmp_path / "file", b"content")
     assert error.value.filename == str(tmp_path / "file")
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.skipif(checkpoint.fcntl is None, reason="Windows always has locks")
+@pytest.mark.skipif(storage.fcntl is None, reason="Windows always has locks")
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
 def test_file_system_without_locks_costs_a_warning(flags, no_drawing, monkeypatch, number):
-    monkeypatch.setattr(checkpoint.fcntl, "flock", failing(None, number))
+    monkeypatch.setattr(storage.fcntl, "flock", failing(None, number))
     done = call_main(*flags)
     assert done.code == 0
     assert done.err.startswith("WARNING: ")
@@ -536,7 +536,7 @@ def with_encoding(function):
 
 
 def test_run_needs_nothing_that_windows_lacks(flags, no_drawing, monkeypatch):
-    monkeypatch.setattr(checkpoint, "fcntl", None)
+    monkeypatch.setattr(storage, "fcntl", None)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "fork", failing(None, errno.ENOSYS), raising=False)
     done = call_main(*flags)

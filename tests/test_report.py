@@ -108,7 +108,7 @@ def drawn_by(small_mnist, monkeypatch, **flags):
     drawn.replace(monkeypatch)
     config = dataclasses.replace(Config(), hidden_dims=(16,), epochs=1, **flags)
     run = train.begin(config, data.load("mnist", small_mnist))
-    monkeypatch.setattr(report.checkpoint, "write", lambda path, content: None)
+    monkeypatch.setattr(report.storage, "write", lambda path, content: None)
     for epoch in train.epochs(run):
         report.epoch(run, epoch)
     return run, epoch, drawn

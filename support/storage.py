@@ -1,0 +1,110 @@
+"""Files that survive kills and odd file systems: atomic writes, and a lock on a directory."""
+
+import contextlib
+import errno
+import os
+import sys
+import time
+
+import filelock
+
+from support.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where every file system has locks
+    fcntl = None
+
+# What a file system answers that has no syncing, or no locks.
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, *NO_SYNC)
+RENAME_SECONDS = 1.0
+
+
+def partial(path):
+    """Where a file lies while it is written."""
+    return path.with_name(f".{path.name}.part")
+
+
+def write(path, content):
+    """Replace a file atomically: a reader, or a kill at any moment, finds the old bytes or the new ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = partial(path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            sync(file.fileno())
+        rename(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync(descriptor):
+    """Put a file's bytes on the disk, on a file system that knows how."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+
+
+def rename(part, path):
+    """Rename a file. A refusal may pass, as when a virus scanner has the file open: try again for a second."""
+    deadline = time.monotonic() + RENAME_SECONDS
+    while True:
+        try:
+            return os.replace(part, path)
+        except PermissionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def sync_directory(folder):
+    """Make renames in a folder survive a power cut, in their order, where a folder can be synced."""
+    with contextlib.suppress(OSError):  # the renames have succeeded, so this is no reason to stop
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock(folder):
+    """Hold the directory, made if missing, against a second run. The lock ends with the process, however that ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder} is not a directory; name another --results_dir") from error
+    path = folder / ".lock"
+    if not has_locks(path):
+        print(f"WARNING: {folder} is on a file system without locks: start no second run there", file=sys.stderr)
+        yield
+        return
+    file_lock = filelock.FileLock(path, blocking=False)
+    try:
+        file_lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(f"another run is writing to {folder}; wait for it, or name another --results_dir") from error
+    try:
+        yield
+    finally:
+        file_lock.release()
+
+
+def has_locks(path):
+    """Whether a file, made if missing, can be locked. The versions of filelock differ in what they do if it cannot."""
+    if fcntl is None:
+        return True
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in NO_LOCKS  # held by another run: it can be locked
+    return True
