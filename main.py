@@ -36,7 +36,7 @@ def run(config):
 
 @contextlib.contextmanager
 def prepare(config):
-    """The run that a command names, begun or continued, while this process holds its directory."""
+    """Lock the results directory, load the data, and yield the Run: new, or restored from its checkpoint."""
     import train
     import variants
     from support import checkpoint, data, devices, storage
@@ -75,8 +75,8 @@ def main(argv=None):
                 run(config)
         except Interrupted as interrupted:
             if environment.find_world().rank == 0:
-                command = "the same command" + " without --overwrite" * config.overwrite
-                print(f"Interrupted; {command} continues after the last finished epoch", file=sys.stderr)
+                once = " (without --overwrite, once an epoch is saved)" if config.overwrite else ""
+                print(f"Interrupted; the same command{once} continues after the last finished epoch", file=sys.stderr)
             return 128 + interrupted.signum
         except UserError as error:
             print(f"main.py: error: {error}", file=sys.stderr)
@@ -90,7 +90,6 @@ def main(argv=None):
 if __name__ == "__main__":
     code = main()
     if environment.find_world() != environment.ALONE:
-        # PyTorch's threads outlive its process group; one that frees a tensor while the interpreter is taken down would
-        # abort the process. Leave without that.
+        # A thread of PyTorch that frees a tensor while the interpreter shuts down would abort the process: skip that.
         os._exit(code)
     sys.exit(code)

@@ -32,12 +32,13 @@ class VAE(nn.Module):
     def __init__(self, latent_dim=2, hidden_dims=(400,), image_dim=784, prior=None):
         super().__init__()
         self.latent_dim = latent_dim
+        self.image_dim = image_dim
         self.encoder = mlp(image_dim, *hidden_dims, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden_dims), image_dim)
         self.prior = StandardNormal(latent_dim) if prior is None else prior
 
     def encode(self, x):
-        """The parameters of q(z|x) (eq. 9): x (N, 784) -> mu and logvar = log sigma^2, each (N, latent_dim)."""
+        """The parameters of q(z|x) (eq. 9): x (N, image_dim) -> mu and logvar = log sigma^2, each (N, latent_dim)."""
         # float() keeps z and the KLD in float32 when the layers run in bfloat16.
         return self.encoder(x).float().chunk(2, dim=-1)
 
@@ -49,18 +50,18 @@ class VAE(nn.Module):
         return mu + torch.exp(0.5 * logvar) * eps
 
     def decode(self, z):
-        """The logits of p(x|z): z (N, latent_dim) -> (N, 784); their sigmoid is each pixel's probability."""
+        """The logits of p(x|z): z (N, latent_dim) -> (N, image_dim); their sigmoid is each pixel's probability."""
         return self.decoder(z)
 
     def forward(self, x, eps):
         """The two terms of -ELBO at one sample of q(z|x) per image (eq. 10).
 
         Args:
-            x: (N, 784), pixels in [0, 1].
+            x: (N, image_dim), pixels in [0, 1].
             eps: (N, latent_dim), draws of N(0, I).
 
         Returns:
-            bce (N,), kld (N,), and the latents they belong to: z and mu, each (N, latent_dim).
+            bce (N,), kld (N,), the sample z (N, latent_dim) that was decoded, and its mean mu (N, latent_dim).
         """
         mu, logvar = self.encode(x)
         z = self.reparameterize(mu, logvar, eps)
@@ -68,13 +69,13 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, n, generator=None):
-        """n new images (n, 784), pixels in [0, 1]: the mean of p(x|z) at draws z ~ p(z)."""
+        """n new images (n, image_dim), pixels in [0, 1]: the mean of p(x|z) at draws z ~ p(z)."""
         z = self.prior.sample(n, generator)
         return self.decode(z.to(next(self.decoder.parameters()).device)).sigmoid()
 
 
 def mlp(*widths):
-    """Linear layers with a ReLU between each two: mlp(784, 400, 4) has two layers and one ReLU."""
+    """Linear layers with a ReLU after each but the last: mlp(784, 400, 4) has two layers and one ReLU."""
     layers = []
     for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
@@ -84,11 +85,11 @@ def mlp(*widths):
 def bce(logits, x):
     """BCE = -log p(x|z), the reconstruction term for Bernoulli pixels (appendix C.1, eq. 11), in nats.
 
-    -sum_i x_i log y_i + (1 - x_i) log(1 - y_i) over the pixels i, with y = sigmoid(logits).
+    -sum_i [x_i log y_i + (1 - x_i) log(1 - y_i)] over the pixels i, with y = sigmoid(logits).
 
     Args:
         logits: (..., 784), the decoder's output.
-        x: (..., 784), pixels in [0, 1]. Grey pixels are targets, not samples, and keep BCE above zero.
+        x: (..., 784), pixels in [0, 1]. Grey pixels are soft targets: the least BCE is their entropy, not 0.
 
     Returns: (...,), one number per image.
     """
@@ -98,7 +99,7 @@ def bce(logits, x):
 def kld(mu, logvar):
     """KLD = KL(N(mu, diag(sigma^2)) || N(0, I)) in closed form (appendix B), in nats.
 
-    1/2 sum_j mu_j^2 + sigma_j^2 - 1 - log sigma_j^2. The paper gives -KLD, which it maximises.
+    1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2). Appendix B gives -KLD, the term as it stands in the bound.
 
     Args:
         mu, logvar: (..., latent_dim).
@@ -121,7 +122,7 @@ class StandardNormal(nn.Module):
         self.latent_dim = latent_dim
 
     def components(self):
-        """Means and log variances, (K, latent_dim) each, of the equally weighted Gaussians of this prior: K = 1."""
+        """Means and log variances, (K, latent_dim) each, of the K equally weighted Gaussians of the prior: one."""
         return torch.zeros(1, self.latent_dim), torch.zeros(1, self.latent_dim)
 
     def log_prob(self, z):

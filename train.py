@@ -1,7 +1,7 @@
 """Algorithm 1 of the paper: batches of images, one draw of eps per image, a step along the gradient of the bound.
 
-Nothing random is saved. The order and the noise of an epoch follow from the seed and the epoch's number, so a continued
-run is the run that was interrupted, and N processes reproduce the single-process run up to rounding.
+No random state is saved. The order and the noise of an epoch follow from the seed and the epoch's number, so a
+continued run is the run that was interrupted, and N processes reproduce the single-process run up to rounding.
 """
 
 import dataclasses
@@ -49,9 +49,10 @@ def epochs(run, on_batch=ignore):
         seconds = time.perf_counter() - start
         test = evaluate(run.model, test_images)
         if not math.isfinite(test.bce + test.divergence):
-            raise not_finite(f"the test set after epoch {epoch}")
+            raise not_finite(f"epoch {epoch}, on the test set")
         weight = run.config.divergence_weight
-        row = {"epoch": epoch, **terms("train", *means.tolist(), weight), **terms("test", *test[:2], weight)}
+        row = {"epoch": epoch, **terms("train", *means.tolist(), weight)}
+        row |= terms("test", test.bce, test.divergence, weight)
         run.history.append({**row, "seconds": seconds})
         yield Epoch(run.history[-1], test)
 
@@ -73,11 +74,10 @@ def train_epoch(run, epoch, on_batch=ignore):
 
 
 def step(run, index, eps):
-    """One step on the mean of BCE + weight * divergence over a batch, of which each process computes its share.
+    """One step on the mean of BCE + weight * divergence over a batch.
 
-    Args:
-        index: the rows (n,) of the batch in the training images.
-        eps: (n, latent_dim), draws of N(0, I).
+    Each process takes the gradient on its share of the batch, and all_reduce adds the shares up. `index` (n,) are the
+    batch's rows in the training images; `eps` (n, latent_dim) are draws of N(0, I).
 
     Returns: the batch's sums of BCE and divergence, (2,), in nats.
     """
@@ -98,7 +98,7 @@ def step(run, index, eps):
 
 @torch.no_grad()
 def evaluate(model, images):
-    """The losses of images (N, 784) uint8 in float32, at one z per image, from noise that is always the same."""
+    """Mean losses, in float32, of images (N, 784) uint8 at one z per image; the noise is always the same."""
     eps = torch.randn(len(images), model.latent_dim, generator=generator(EVALUATION_SEED)).to(images.device)
     chunks = zip(images.split(EVALUATION_CHUNK), eps.split(EVALUATION_CHUNK), strict=True)
     outputs = zip(*(model(pixels(chunk), noise) for chunk, noise in chunks), strict=True)
@@ -152,7 +152,7 @@ def begin(config, dataset, world=ALONE):
 
 
 def make_scheduler(config, optimizer, steps):
-    """The learning rate over a run of so many steps, by --schedule; a onecycle run has linear phases."""
+    """The learning rate by --schedule; onecycle rises from lr / 25 for a tenth of the steps, then falls to 0."""
     if config.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     steps = max(steps, 3)  # two up and one down: OneCycleLR divides by the lengths of its phases
@@ -177,5 +177,5 @@ def not_finite(where):
     """The error of a run whose loss is not finite."""
     return UserError(
         f"the loss is not finite in {where}: lower --lr, or avoid bfloat16 with --precision float32. "
-        "What was saved before is safe"
+        "The last checkpoint is intact"
     )

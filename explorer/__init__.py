@@ -1,7 +1,7 @@
 """explorer.html: the latent space of a run as one page that opens from disk, without a network.
 
-A room of its own: training does not need it. `remember` keeps the latent means after each epoch, for the page's film;
-`write` puts them, the test digits and the best weights into one HTML file.
+Skip it on a first reading: training does not need it. `remember` keeps the latent means after each epoch, for the
+page's film; `write` puts them, test images and the best weights into one HTML file.
 """
 
 import base64

@@ -5,7 +5,8 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from support.errors import UserError
+from support.console import robust_output
+from support.errors import UserError, about
 
 
 def write(folder, data_dir=None):
@@ -23,8 +24,9 @@ def write(folder, data_dir=None):
     config = dataclasses.replace(saved.config, results_dir=folder)
     if config.latent_dim != 2:
         raise UserError(f"the page needs a run of --latent_dim 2, and the run in {folder} has {config.latent_dim}")
-    dataset = data.load(config.dataset, data_dir or config.data_dir, download=False)
-    explorer.write(config, dataset, saved.history)
+    with about(folder):
+        dataset = data.load(config.dataset, data_dir or config.data_dir, download=False)
+        explorer.write(config, dataset, saved.history)
 
 
 def main(argv=None):
@@ -33,17 +35,18 @@ def main(argv=None):
     parser.add_argument("results_dir", type=Path, help="where a run has written")
     parser.add_argument("--data_dir", "--data-dir", help="where the run's dataset is (default: where the run found it)")
     flags = parser.parse_args(argv)
-    try:
-        write(flags.results_dir, flags.data_dir)
-        print(f"Open {flags.results_dir / 'explorer.html'} in a browser", flush=True)
-    except KeyboardInterrupt:
-        return 130
-    except UserError as error:
-        print(f"explorer: error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"explorer: error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    with robust_output():
+        try:
+            write(flags.results_dir, flags.data_dir)
+            print(f"Open {flags.results_dir / 'explorer.html'} in a browser")
+        except KeyboardInterrupt:
+            return 130
+        except UserError as error:
+            print(f"explorer: error: {error}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(f"explorer: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+            return 1
     return 0
 
 

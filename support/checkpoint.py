@@ -125,7 +125,7 @@ def restore(run, saved):
         run.optimizer.load_state_dict(saved.optimizer)
         run.scheduler.load_state_dict(saved.scheduler)
         for parameter in run.model.parameters():
-            check_moments(parameter, run.optimizer.state[parameter])
+            check_shapes(parameter, run.optimizer.state[parameter])
     run.history = saved.history
     best = best_of(saved.history)
     if best is not saved.history[-1]:  # of the last epoch, best.pt is written again
@@ -135,10 +135,9 @@ def restore(run, saved):
                 raise UserError(f"{best_path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
 
 
-def check_moments(parameter, state):
-    """Raise ValueError if Adam's state does not fit its parameter: load_state_dict does not look at shapes."""
-    moments = (state["exp_avg"], state["exp_avg_sq"])
-    if any(moment.shape != parameter.shape for moment in moments) or state["step"].numel() != 1:
+def check_shapes(parameter, state):
+    """Raise ValueError if an optimizer's state does not fit its parameter: load_state_dict does not look at shapes."""
+    if not state or any(value.shape not in (parameter.shape, ()) for value in state.values()):
         raise ValueError("a moment has another shape than its parameter")
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import os
-import sys
 from pathlib import Path
 
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits")
@@ -20,14 +19,14 @@ def whole_number(text):
     return _number(int, text, 1, 10**9, "a whole number from 1 to 1,000,000,000")
 
 
-def seed(text):
+def seed_number(text):
     """An integer from 0 to 2^63 - 1."""
     return _number(int, text, 0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
 
 
 def positive(text):
     """A positive number that float32 can hold."""
-    return _number(float, text, sys.float_info.min, 3.4e38, "a positive, finite number")
+    return _number(float, text, 1.2e-38, 3.4e38, "a positive, finite number")
 
 
 def directory(text):
@@ -37,7 +36,7 @@ def directory(text):
     return Path(os.path.expanduser(os.path.expandvars(text)))
 
 
-def dataset(text):
+def dataset_name(text):
     """The name of a dataset, or the absolute path of a folder of images.
 
     A saved run may name a folder that is no longer there, so only `parse` asks for its existence.
@@ -50,7 +49,7 @@ def dataset(text):
     return os.path.abspath(path)
 
 
-dataset.names = (*DATASETS, "DIR")
+dataset_name.names = (*DATASETS, "DIR")
 
 
 def one_of(*names):
@@ -100,10 +99,10 @@ class Config:
     epochs: int = flag(10, "passes over the training set", whole_number)
     batch_size: int = flag(128, "images per step, over all processes", whole_number, defines_run=True)
     log_interval: int = flag(10, "batches between status lines", whole_number)
-    seed: int = flag(1, "seeds everything random", seed, defines_run=True)
+    seed: int = flag(1, "seeds the weights, the order of the images and the noise", seed_number, defines_run=True)
     device: str = flag("auto", "where to train", one_of("auto", "cpu", "cuda", "mps"))
-    lr: float = flag(1e-3, "Adam's learning rate", positive, defines_run=True)
-    schedule: str = flag("constant", "of the learning rate", one_of("constant", "onecycle"), defines_run=True)
+    lr: float = flag(1e-3, "Adam's learning rate; the highest one under onecycle", positive, defines_run=True)
+    schedule: str = flag("constant", "learning-rate schedule", one_of("constant", "onecycle"), defines_run=True)
     latent_dim: int = flag(2, "size of z", whole_number, defines_run=True)
     hidden_dims: tuple[int, ...] = flag(
         (400,), "widths of the encoder's hidden layers; the decoder mirrors them", whole_number, defines_run=True
@@ -111,7 +110,7 @@ class Config:
     dataset: str = flag(
         "mnist",
         "what to train on; DIR is a folder of images, with one sub-folder per class",
-        dataset,
+        dataset_name,
         defines_run=True,
     )
     data_dir: Path = flag(default_data_dir, "where datasets are, or are downloaded to", directory)
@@ -128,11 +127,11 @@ class Config:
     prior_components: int = flag(10, "Gaussians in a learned prior", whole_number, defines_run=True)
     divergence: str = flag(
         "kl",
-        "from the prior: KL, or the MMD of a Wasserstein auto-encoder",
+        "what keeps the latents near the prior: KL, or the MMD of a Wasserstein auto-encoder",
         one_of("kl", "mmd"),
         defines_run=True,
     )
-    divergence_weight: float = flag(1.0, "weight of the divergence beside BCE", positive, defines_run=True)
+    divergence_weight: float = flag(1.0, "weight of the divergence relative to BCE", positive, defines_run=True)
     resume: bool = flag(False, "continue the run in --results_dir; flags that are not named are the run's own")
     overwrite: bool = flag(False, "replace the run in --results_dir")
     named: frozenset[str] = frozenset()
@@ -188,18 +187,24 @@ def to_plain(config):
 
 
 def from_plain(values):
-    """The Config that `to_plain` was made of. Raises ValueError, KeyError or TypeError if it is none."""
-    if values.keys() != {field.name for field in FLAGS}:
-        raise ValueError("the flags are those of another version")
-    return Config(**{field.name: _checked(field, values[field.name]) for field in FLAGS})
+    """The Config that `to_plain` was made of; a flag that is newer than the values has its default.
+
+    Raises:
+        ValueError, TypeError, AttributeError: the values are not those of a Config.
+    """
+    fields = {field.name: field for field in FLAGS}
+    unknown = values.keys() - fields.keys()
+    if unknown:
+        raise ValueError(f"unknown flags: {', '.join(sorted(unknown))}")
+    return Config(**{name: _checked(fields[name], value) for name, value in values.items()})
 
 
-def differences(config, other):
-    """The flags that define a run and differ, as text: ["--lr 0.001 there, 0.002 here"]; `config` is there."""
+def differences(saved, requested):
+    """The flags that define a run and differ between two Configs, as text: ["--lr 0.001 there, 0.002 here"]."""
     found = []
     for field in FLAGS:
-        there = getattr(config, field.name)
-        here = getattr(other, field.name)
+        there = getattr(saved, field.name)
+        here = getattr(requested, field.name)
         if field.metadata["defines_run"] and there != here:
             found.append(f"--{field.name} {_text(there)} there, {_text(here)} here")
     return found

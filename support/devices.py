@@ -139,7 +139,12 @@ def join_processes(device):
     port = os.environ["MASTER_PORT"]
     try:
         socket.getaddrinfo(address, port)  # an unknown name is noticed at once, not after minutes
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=10))
+        # torchrun keeps its store over a restart: without a prefix, a process may read the address of one that ended.
+        store = next(dist.rendezvous("env://"))[0]
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        timeout = datetime.timedelta(minutes=10)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
     except (OSError, RuntimeError, ValueError) as error:
         cause = getattr(error, "strerror", None) or first_line(error)
         raise UserError(

@@ -83,7 +83,9 @@ def epoch(run, finished):
 
 def losses_text(row, label):
     """A row's losses on the test set, as they are printed."""
-    note = " (an unbiased estimate of the MMD can be below zero)" if row["test_divergence"] < 0 else ""
+    note = (
+        " (an unbiased estimate of the MMD can be below zero)" if label == "MMD" and row["test_divergence"] < 0 else ""
+    )
     return (
         f"BCE_loss: {row['test_bce']:.4f}, {label}_loss: {row['test_divergence']:.4f}, "
         f"Total_loss: {row['test_total']:.4f}{note}"
@@ -203,7 +205,7 @@ def inactive_latents(active, config):
     """What to say of a run that uses only `active` of its latents, and what to try."""
     if active == 0:
         return (
-            "The posterior has collapsed to the prior, or is not learned yet: z tells nothing about x. "
+            "The posterior has collapsed to the prior, or training is too short: z tells nothing about x. "
             f"Try more --epochs, or a --divergence_weight below {config.divergence_weight:g}"
         )
     return (

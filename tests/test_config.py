@@ -145,8 +145,13 @@ def test_plain_values_give_the_config_back(config):
     assert from_plain(to_plain(config)) == config
 
 
+def test_flag_newer_than_the_values_has_its_default():
+    values = to_plain(Config(seed=7))
+    del values["lr"]
+    assert from_plain(values) == Config(seed=7)
+
+
 REFUSED = {
-    "missing flag": lambda values: values.pop("lr"),
     "unknown flag": lambda values: values.update(warp=9),
     "text for a number": lambda values: values.update(epochs="ten"),
     "zero": lambda values: values.update(batch_size=0),

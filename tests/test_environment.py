@@ -19,7 +19,7 @@ from helpers import SMALL, call_main, contents
 
 import main
 import utils
-from support import checkpoint, console, data, devices, environment, report, storage
+from support import console, data, devices, environment, report, storage
 from support.config import Config
 from support.errors import UserError, about
 from support.signals import STOPPING, stop_on_signals

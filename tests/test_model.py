@@ -160,7 +160,7 @@ DEFAULT = best_pt(Config(), VAE())
 REFUSED = {
     "no weights": {**DEFAULT, "model": {}},
     "no settings": {name: DEFAULT[name] for name in ("format", "row", "model")},
-    "settings of another version": {**DEFAULT, "config": {"latent_dim": 2}},
+    "settings of another version": {**DEFAULT, "config": {"warp": 2}},
     "huge network": {**DEFAULT, "config": to_plain(Config(latent_dim=10**9, hidden_dims=(10**9,)))},
     "another shape": {**DEFAULT, "config": to_plain(Config(latent_dim=3))},
     "another precision": {**DEFAULT, "model": {name: value.double() for name, value in DEFAULT["model"].items()}},

@@ -216,7 +216,7 @@ def test_test_loss_that_is_not_finite_is_refused(dataset, monkeypatch):
     bad = train.Evaluation(float("inf"), 1.0, nothing, nothing)
     monkeypatch.setattr(train, "evaluate", lambda model, images: bad)
     run = train.begin(CONFIG, dataset)
-    with pytest.raises(UserError, match=r"not finite in the test set after epoch 1"):
+    with pytest.raises(UserError, match=r"not finite in epoch 1, on the test set"):
         next(train.epochs(run))
     assert run.history == []
 

@@ -1,6 +1,7 @@
 """Beyond the 2013 paper: learned priors and the Wasserstein auto-encoder. Skip it on a first reading.
 
-Each variant overrides the one method of model.py that differs. Their modules are imported only when a flag names them.
+A prior is a module with the methods of model.StandardNormal; the Wasserstein auto-encoder is a subclass of VAE. Their
+modules are imported only when a flag names them.
 """
 
 from model import VAE
@@ -14,13 +15,14 @@ def build_model(config):
 
         return WAE(config.latent_dim, config.hidden_dims)
     model = VAE(config.latent_dim, config.hidden_dims)
-    if config.prior != "normal":
-        from variants.priors import Mixture, VampPrior
+    if config.prior == "mixture":
+        from variants.priors import Mixture
 
-        if config.prior == "mixture":
-            model.prior = Mixture(config.latent_dim, config.prior_components)
-        else:
-            model.prior = VampPrior(model.encode, 784, config.prior_components)
+        model.prior = Mixture(config.latent_dim, config.prior_components)
+    if config.prior == "vamp":
+        from variants.priors import VampPrior
+
+        model.prior = VampPrior(model.encode, model.image_dim, config.prior_components)
     return model
 
 
