@@ -82,14 +82,15 @@ def step(run, index, eps):
     Returns: the batch's sums of BCE and divergence, (2,), in nats.
     """
     mine, my_eps = (part.tensor_split(run.world.size)[run.world.rank] for part in (index, eps))
-    x = pixels(run.dataset.train_images[mine])
+    x = pixels(run.dataset.train_images.index_select(0, mine))
     with torch.autocast(x.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
         bce, divergence, *_ = run.model(x, my_eps)
-    losses = torch.stack([bce.sum(), divergence.sum()])
-    loss = (losses[0] + run.config.divergence_weight * losses[1]) / len(index)
+    bce = bce.sum()
+    divergence = divergence.sum()
+    loss = (bce + run.config.divergence_weight * divergence) / len(index)
     run.optimizer.zero_grad()
     loss.backward()
-    losses = losses.detach()
+    losses = torch.stack([bce.detach(), divergence.detach()])
     all_reduce([losses, *(parameter.grad for parameter in run.model.parameters())], run.world)
     run.optimizer.step()
     run.scheduler.step()

@@ -101,13 +101,15 @@ def check_same_run(config, saved):
     """
     done = len(saved.history)
     found = differences(saved.config, config)
-    if config.epochs < done or (config.schedule != "constant" and config.epochs != saved.config.epochs):
-        found.append(f"--epochs {saved.config.epochs} there, {config.epochs} here")
-    if found:
-        raise UserError(
-            f"{config.results_dir} holds another run ({'; '.join(found)}): {WAYS_OUT}, or continue it with --resume "
-            "and without these flags"
+    if config.schedule != "constant" and config.epochs != saved.config.epochs:
+        found.append(
+            f"--epochs {saved.config.epochs} there, {config.epochs} here, which --schedule {config.schedule} depends on"
         )
+    elif config.epochs < done:
+        found.append(f"{done} epochs finished there, --epochs {config.epochs} here")
+    if found:
+        own = "leave these flags out" if config.resume else "continue it with --resume, without these flags"
+        raise UserError(f"{config.results_dir} holds another run ({'; '.join(found)}): {WAYS_OUT}, or {own}")
     if saved.fingerprint == fingerprint():
         return
     if not config.resume:

@@ -74,12 +74,12 @@ def _number(kind, text, low, high, meaning):
     return value
 
 
-def flag(default, help, check=None, defines_run=False):
+def flag(default, help, check=None, defines_run=True):
     """A field of Config.
 
     Args:
         check: turns the flag's text into its value, or raises ValueError. None: the flag is a switch.
-        defines_run: a run with another value is another run.
+        defines_run: whether a run with another value is another run.
     """
     metadata = {"help": help, "check": check, "defines_run": defines_run}
     if callable(default):
@@ -96,44 +96,41 @@ def default_data_dir():
 class Config:
     """The settings of a run, one field per flag, and the names of the flags that the user gave."""
 
-    epochs: int = flag(10, "passes over the training set", whole_number)
-    batch_size: int = flag(128, "images per step, over all processes", whole_number, defines_run=True)
-    log_interval: int = flag(10, "batches between status lines", whole_number)
-    seed: int = flag(1, "seeds the weights, the order of the images and the noise", seed_number, defines_run=True)
-    device: str = flag("auto", "where to train", one_of("auto", "cpu", "cuda", "mps"))
-    lr: float = flag(1e-3, "Adam's learning rate; the highest one under onecycle", positive, defines_run=True)
-    schedule: str = flag("constant", "learning-rate schedule", one_of("constant", "onecycle"), defines_run=True)
-    latent_dim: int = flag(2, "size of z", whole_number, defines_run=True)
+    epochs: int = flag(10, "passes over the training set", whole_number, defines_run=False)
+    batch_size: int = flag(128, "images per step, over all processes", whole_number)
+    log_interval: int = flag(10, "batches between status lines", whole_number, defines_run=False)
+    seed: int = flag(1, "seeds the weights, the order of the images and the noise", seed_number)
+    device: str = flag("auto", "where to train", one_of("auto", "cpu", "cuda", "mps"), defines_run=False)
+    lr: float = flag(1e-3, "Adam's learning rate; the highest one under onecycle", positive)
+    schedule: str = flag("constant", "learning-rate schedule", one_of("constant", "onecycle"))
+    latent_dim: int = flag(2, "size of z", whole_number)
     hidden_dims: tuple[int, ...] = flag(
-        (400,), "widths of the encoder's hidden layers; the decoder mirrors them", whole_number, defines_run=True
+        (400,), "widths of the encoder's hidden layers; the decoder mirrors them", whole_number
     )
     dataset: str = flag(
         "mnist",
         "what to train on; DIR is a folder of images, with one sub-folder per class",
         dataset_name,
-        defines_run=True,
     )
-    data_dir: Path = flag(default_data_dir, "where datasets are, or are downloaded to", directory)
-    results_dir: Path = flag(Path("results"), "where the run writes", directory)
-    precision: str = flag(
-        "auto", "dtype of the layers during training", one_of("auto", "float32", "bfloat16"), defines_run=True
-    )
+    data_dir: Path = flag(default_data_dir, "where datasets are, or are downloaded to", directory, defines_run=False)
+    results_dir: Path = flag(Path("results"), "where the run writes", directory, defines_run=False)
+    precision: str = flag("auto", "dtype of the layers during training", one_of("auto", "float32", "bfloat16"))
     prior: str = flag(
         "normal",
         "p(z): N(0, I), a learned mixture of Gaussians, or the VampPrior",
         one_of("normal", "mixture", "vamp"),
-        defines_run=True,
     )
-    prior_components: int = flag(10, "Gaussians in a learned prior", whole_number, defines_run=True)
+    prior_components: int = flag(10, "Gaussians in a learned prior", whole_number)
     divergence: str = flag(
         "kl",
         "what keeps the latents near the prior: KL, or the MMD of a Wasserstein auto-encoder",
         one_of("kl", "mmd"),
-        defines_run=True,
     )
-    divergence_weight: float = flag(1.0, "weight of the divergence relative to BCE", positive, defines_run=True)
-    resume: bool = flag(False, "continue the run in --results_dir; flags that are not named are the run's own")
-    overwrite: bool = flag(False, "replace the run in --results_dir")
+    divergence_weight: float = flag(1.0, "weight of the divergence relative to BCE", positive)
+    resume: bool = flag(
+        False, "continue the run in --results_dir; flags that are not named are the run's own", defines_run=False
+    )
+    overwrite: bool = flag(False, "replace the run in --results_dir", defines_run=False)
     named: frozenset[str] = frozenset()
 
 

@@ -162,7 +162,7 @@ DIFFERENT = {
     "dataset": (("--dataset", "digits"), "--dataset mnist there, digits here"),
     "prior": (("--prior", "vamp"), "--prior normal there, vamp here"),
     "schedule": (("--schedule", "onecycle"), "--schedule constant there, onecycle here"),
-    "fewer epochs": (("--epochs", 2), "--epochs 3 there, 2 here"),
+    "fewer epochs": (("--epochs", 2), "3 epochs finished there, --epochs 2 here"),
 }
 
 
@@ -172,7 +172,8 @@ def test_other_settings_are_refused_by_name(copied_run, run_main, name, resume):
     flags, words = DIFFERENT[name]
     before = files(copied_run.folder)
     done = run_main(copied_run.folder, *THREE, *flags, *resume)
-    assert_refused(done, words, "--overwrite", "another --results_dir", "--resume")
+    way_out = "leave these flags out" if resume else "continue it with --resume"
+    assert_refused(done, words, "--overwrite", "another --results_dir", way_out)
     assert files(copied_run.folder) == before
 
 

@@ -11,7 +11,7 @@ from helpers import SMALL, call_main, metrics
 import train
 import utils
 from support import data, report
-from support.config import Config
+from support.config import FLAGS, Config
 
 ROW = {"epoch": 7, "test_bce": 141.806, "test_divergence": 6.3823, "test_total": 148.1883}
 LOSSES = r"BCE_Loss: \d+\.\d{4}, KLD_Loss: \d+\.\d{4}, Total_Loss: \d+\.\d{4}"
@@ -193,3 +193,9 @@ def test_latents_that_are_not_used_are_named_with_what_to_try(small_mnist, capsy
 def test_negative_mmd_is_explained_where_it_is_printed():
     assert "can be below zero" in report.losses_text({**ROW, "test_divergence": -0.001}, "MMD")
     assert "below zero" not in report.losses_text(ROW, "MMD")
+
+
+def test_every_prior_and_divergence_has_a_name_in_pictures():
+    choices = {field.name: field.metadata["check"] for field in FLAGS}
+    assert set(report.PRIORS) == set(choices["prior"].names)
+    assert set(report.DIVERGENCES) == set(choices["divergence"].names)

@@ -19,10 +19,12 @@ def build_model(config):
         from variants.priors import Mixture
 
         model.prior = Mixture(config.latent_dim, config.prior_components)
-    if config.prior == "vamp":
+    elif config.prior == "vamp":
         from variants.priors import VampPrior
 
         model.prior = VampPrior(model.encode, model.image_dim, config.prior_components)
+    elif config.prior != "normal":
+        raise ValueError(f"--prior {config.prior} has no model")
     return model
 
 
