@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,12 @@ from helpers import SMALL, Finished, call_main, write_mnist
 
 import utils
 from support import data
+from support.signals import STOPPING
 
 torch.set_num_threads(1)  # the tests' networks are small, and threads that share a busy core wait for each other
+# A background job of a shell ignores Ctrl-C, and so would everything that is started here.
+for signum in STOPPING:
+    signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
 
 class FinishedRun(NamedTuple):
