@@ -44,8 +44,10 @@ def stand_ins_pass_for_published_files():
 
 @pytest.fixture(scope="session")
 def small_mnist(tmp_path_factory):
-    """A --data_dir with a stand-in for MNIST: 300 training and 60 test images. Read only."""
-    return write_mnist(tmp_path_factory.mktemp("data"))
+    """A --data_dir with a stand-in for MNIST, and for KMNIST: 300 training and 60 test images. Read only."""
+    folder = write_mnist(tmp_path_factory.mktemp("data"))
+    shutil.copytree(folder / "MNIST", folder / "KMNIST")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers import SMALL, metrics
+from helpers import KMNIST, SMALL, metrics
 from PIL import Image
 from tqdm import tqdm
 
@@ -126,7 +126,7 @@ def endless(data_dir, folder, launcher=(), ignored=()):
         ignored: signals that the parent process ignores.
     """
     before = finished_epochs(folder)
-    flags = ("--data_dir", data_dir, *SMALL, "--epochs", ENDLESS, "--results_dir", folder)
+    flags = (*KMNIST, "--data_dir", data_dir, *SMALL, "--epochs", ENDLESS, "--results_dir", folder)
     python, *arguments = command(*flags)
     process = subprocess.Popen(
         [python, *launcher, *arguments],

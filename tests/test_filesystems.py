@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import SMALL, contents
+from helpers import KMNIST, SMALL, contents
 from processes import PATIENCE, command, endless, free_port, run_command, start_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
@@ -43,14 +43,14 @@ def run_failing(call, failure, *flags, path=None):
 def undisturbed(small_mnist, tmp_path_factory):
     """The files of a run of one epoch. Read only."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert run_command("--data_dir", small_mnist, "--results_dir", folder, *ONE).returncode == 0
+    assert run_command(*KMNIST, "--data_dir", small_mnist, "--results_dir", folder, *ONE).returncode == 0
     return folder
 
 
 @pytest.fixture
 def flags(small_mnist, tmp_path):
     """The flags of a run of one epoch in an empty directory."""
-    return ("--data_dir", small_mnist, "--results_dir", tmp_path / "results", *ONE)
+    return (*KMNIST, "--data_dir", small_mnist, "--results_dir", tmp_path / "results", *ONE)
 
 
 @needs_strace
@@ -116,7 +116,7 @@ def test_file_of_the_run_that_cannot_be_read_is_named(flags, undisturbed, tmp_pa
 @needs_strace
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_data_that_cannot_be_read_are_named(flags, small_mnist, name):
-    done = run_failing("read", "EIO", *flags, path=small_mnist / "MNIST" / "raw" / name)
+    done = run_failing("read", "EIO", *flags, path=small_mnist / "KMNIST" / "raw" / name)
     assert done.returncode == 1
     assert done.stderr.startswith(f"main.py: error: {small_mnist}")
     assert done.stderr.count("\n") == 1
@@ -151,7 +151,7 @@ def test_help_to_full_disk_is_named():
 
 
 def test_nohup_keeps_a_run_going(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 2, "--results_dir", tmp_path)
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--epochs", 2, "--results_dir", tmp_path)
     with subprocess.Popen(["nohup", *command(*flags)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()  # it trains
         process.send_signal(signal.SIGHUP)
@@ -162,7 +162,7 @@ def test_nohup_keeps_a_run_going(small_mnist, tmp_path):
 
 def test_missing_network_interface_is_named(small_mnist, tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no-such-interface")
-    for process in start_ranks(2, "--data_dir", small_mnist, *ONE, "--results_dir", tmp_path):
+    for process in start_ranks(2, *KMNIST, "--data_dir", small_mnist, *ONE, "--results_dir", tmp_path):
         errors = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 1
         last = errors.splitlines()[-1]
@@ -174,7 +174,7 @@ def test_missing_network_interface_is_named(small_mnist, tmp_path, monkeypatch):
 
 def test_port_that_is_taken_is_named(small_mnist, tmp_path):
     port = free_port()
-    flags = ("--data_dir", small_mnist, *ONE, "--results_dir", tmp_path)
+    flags = (*KMNIST, "--data_dir", small_mnist, *ONE, "--results_dir", tmp_path)
     variables = {
         "RANK": "0",
         "LOCAL_RANK": "0",

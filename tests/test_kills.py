@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import SMALL, assert_same_run
+from helpers import KMNIST, SMALL, assert_same_run
 from processes import PATIENCE, check_intact, command, finish, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -32,7 +32,7 @@ def test_hundred_kills_leave_the_undisturbed_run(small_mnist, tmp_path):
 def kill_again_and_again(data_dir, tmp_path, kills, epochs):
     """Kill a run at random moments, each time starting the same command; its end is that of an undisturbed run."""
     log = tmp_path / "log"
-    flags = ("--data_dir", data_dir, *SMALL, "--epochs", epochs, "--results_dir")
+    flags = (*KMNIST, "--data_dir", data_dir, *SMALL, "--epochs", epochs, "--results_dir")
     assert finish(*flags, tmp_path / "undisturbed", log=log) == 0, log.read_text()
     folder = tmp_path / "killed"
     rng = random.Random(0)

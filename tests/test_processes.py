@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import SMALL, metrics
+from helpers import KMNIST, SMALL, metrics
 from processes import (
     PATIENCE,
     ROOT,
@@ -30,7 +30,7 @@ LOSSES = ("train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test
 
 
 def test_command_trains_and_repeated_says_that_it_is_done(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, "--epochs", 2)
+    flags = (*KMNIST, "--data_dir", small_mnist, "--epochs", 2)
     first = run_command(*flags, cwd=tmp_path)
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout.count("====> Test set") == 2
@@ -113,14 +113,14 @@ sys.exit(main.main(["--results_dir", sys.argv[1]]))
 
 
 def test_full_standard_output_is_named(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
     with open("/dev/full", "w") as full:
         done = run_command(*flags, stdout=full)
     assert (done.returncode, done.stderr) == (1, "main.py: error: standard output: No space left on device\n")
 
 
 def test_closed_pipe_as_standard_output_is_named(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
     reader, writer = os.pipe()
     os.close(reader)
     done = run_command(*flags, stdout=writer)
@@ -129,7 +129,7 @@ def test_closed_pipe_as_standard_output_is_named(small_mnist, tmp_path):
 
 
 def test_run_without_standard_output_is_complete(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--epochs", 1, "--results_dir", tmp_path)
     done = run_command(*flags, preexec_fn=lambda: os.close(1))
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "samples.png").exists()
@@ -139,7 +139,7 @@ def test_run_without_standard_output_is_complete(small_mnist, tmp_path):
 def test_full_disk_is_named_and_last_checkpoint_stays(small_mnist, tmp_path, limit):
     folder = tmp_path / "results"
     log = tmp_path / "log"
-    flags = ("--data_dir", small_mnist, *SMALL, "--hidden_dims", 64, "--results_dir", folder, "--epochs")
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--hidden_dims", 64, "--results_dir", folder, "--epochs")
     assert finish(*flags, 1, log=log) == 0, log.read_text()
     before = (folder / "checkpoint.pt").read_bytes()
     assert finish(*flags, 2, log=log, file_size=limit) == 1
@@ -153,7 +153,7 @@ def test_full_disk_is_named_and_last_checkpoint_stays(small_mnist, tmp_path, lim
 def test_same_command_completes_run_whose_last_files_met_a_full_disk(small_mnist, tmp_path):
     log = tmp_path / "log"
     folder = tmp_path / "results"
-    flags = ("--data_dir", small_mnist, *SMALL, "--hidden_dims", 1, "--epochs", 1, "--results_dir", folder)
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--hidden_dims", 1, "--epochs", 1, "--results_dir", folder)
     assert finish(*flags, log=log, file_size=60_000) == 1  # the network is small, the page is not
     assert log.read_text().splitlines()[-1] == f"main.py: error: {folder / 'explorer.html'}: File too large"
     check_intact(folder)
@@ -163,7 +163,7 @@ def test_same_command_completes_run_whose_last_files_met_a_full_disk(small_mnist
 
 
 def test_second_run_in_a_directory_is_refused(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, *SMALL, "--results_dir", tmp_path)
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--results_dir", tmp_path)
     with endless(small_mnist, tmp_path) as process:
         second = run_command(*flags, "--overwrite")
         before = finished_epochs(tmp_path)
@@ -197,7 +197,7 @@ def test_torchrun_restarts_a_run_whose_process_was_killed(small_mnist, tmp_path)
 
 
 def test_process_says_that_another_has_died(small_mnist, tmp_path):
-    processes = start_ranks(2, "--data_dir", small_mnist, *SMALL, "--epochs", 10**6, "--results_dir", tmp_path)
+    processes = start_ranks(2, *KMNIST, "--data_dir", small_mnist, *SMALL, "--epochs", 10**6, "--results_dir", tmp_path)
     try:
         wait_until(lambda: finished_epochs(tmp_path), processes[0])
         processes[1].kill()
@@ -212,7 +212,7 @@ def test_process_says_that_another_has_died(small_mnist, tmp_path):
 
 
 def test_two_processes_reproduce_the_single_process_losses(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, *SMALL, "--precision", "float32")
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--precision", "float32")
     for epochs in (2, 4):  # the second command continues the run of the first
         for process in start_ranks(2, *flags, "--epochs", epochs, "--results_dir", tmp_path / "two"):
             errors = process.communicate(timeout=PATIENCE)[1]
@@ -223,7 +223,7 @@ def test_two_processes_reproduce_the_single_process_losses(small_mnist, tmp_path
 
 
 def test_mmd_in_two_processes_is_refused(small_mnist, tmp_path):
-    flags = ("--data_dir", small_mnist, *SMALL, "--divergence", "mmd", "--results_dir", tmp_path)
+    flags = (*KMNIST, "--data_dir", small_mnist, *SMALL, "--divergence", "mmd", "--results_dir", tmp_path)
     for process in start_ranks(2, *flags):
         errors = process.communicate(timeout=PATIENCE)[1]
         assert process.returncode == 1
