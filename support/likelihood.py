@@ -52,8 +52,7 @@ def estimate(model, config, images, train_images, k=None):
     k = k or affordable_samples(model, len(images))
     proposal = proposal_of(model, config, train_images)
     log_p, log_p_tenth = (
-        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED))
-        for samples in (k, k // 10)
+        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED)) for samples in (k, k // 10)
     )
     return Estimate(log_p, k, log_p_tenth)
 
