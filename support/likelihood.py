@@ -12,7 +12,7 @@ from support.manifold import moments
 from support.seeds import EVALUATION_SEED, generator
 
 MOST_DIMS = 2  # of quadrature: with more latents, a lattice has too many points
-EXTENT = 6.5  # standard deviations from the mean of each of the prior's Gaussians to the end of the lattice
+EXTENTS = (6.5, 10, 15)  # from the mean of each of the prior's Gaussians to the end of the lattice, in deviations
 TILE_POINTS = 25  # in a tile at first
 MOST_TILE_POINTS = 6400
 NEGLIGIBLE = 20  # nats: tiles with less than exp(-20) of p(x) are not worth a finer lattice
@@ -52,8 +52,7 @@ def estimate(model, config, images, train_images, k=None):
     k = k or affordable_samples(model, len(images))
     proposal = proposal_of(model, config, train_images)
     log_p, log_p_tenth = (
-        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED))
-        for samples in (k, k // 10)
+        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED)) for samples in (k, k // 10)
     )
     return Estimate(log_p, k, log_p_tenth)
 
@@ -70,9 +69,8 @@ class Lattice(NamedTuple):
 def quadrature(model, images):
     """log p(x) as a sum over z: log of the integral of p(x|z) p(z), by the midpoint rule on a lattice.
 
-    The lattice covers the prior in tiles of one standard deviation. Where an image's integrand counts, the spacing in
-    the tile is halved until log p(x) changes by less than TOLERANCE on average. A decoder may thus have narrow
-    posteriors: only they cost more.
+    The lattice covers the prior in tiles of one standard deviation. In the tiles that count for an image, the spacing is
+    halved until log p(x) changes by less than TOLERANCE on average.
 
     Args:
         model: a VAE or WAE with one or two latents and any prior.
@@ -85,9 +83,8 @@ def quadrature(model, images):
 
 def integrate(model, x):
     """`quadrature` of x (N, 784), pixels in [0, 1]."""
-    tiles = tile(model)
     n = round(TILE_POINTS ** (1 / model.latent_dim))
-    log_shares = torch.stack([log_integral(model, refine(model, cell, n), x) for cell in cells(tiles)], 1)
+    tiles, log_shares = survey(model, n, x)
     change = math.inf
     while change > TOLERANCE and (2 * n) ** model.latent_dim <= MOST_TILE_POINTS:
         n *= 2
@@ -99,6 +96,21 @@ def integrate(model, x):
                 log_shares[rows, t] = log_integral(model, refine(model, cell, n), x[rows])
         change = (log_shares.logsumexp(1) - before).abs().mean()
     return log_shares.logsumexp(1)
+
+
+def survey(model, n, x):
+    """The T tiles, and log of the integral over each with n cells per axis, (N, T).
+
+    They are widened until those on the border have less than TOLERANCE of p(x) on average: an encoder whose divergence
+    has a low weight puts images far from the prior.
+    """
+    for extent in EXTENTS:
+        tiles = tile(model, extent)
+        log_shares = torch.stack([log_integral(model, refine(model, cell, n), x) for cell in cells(tiles)], 1)
+        on_border = ((tiles.z == tiles.z.amin(0)) | (tiles.z == tiles.z.amax(0))).any(1)
+        if log_shares.softmax(1)[:, on_border].sum(1).mean() < TOLERANCE:
+            break
+    return tiles, log_shares
 
 
 def log_integral(model, lattice, x):
@@ -130,19 +142,22 @@ def log_joint(model, lattice, images):
 
 
 @torch.no_grad()
-def lattice(model, n=10):
+def lattice(model, n=10, extent=EXTENTS[0]):
     """A Lattice over the whole prior, with n cells per standard deviation of the prior and axis."""
-    return refine(model, tile(model), n)
+    return refine(model, tile(model, extent), n)
 
 
-def tile(model):
-    """The tiles of `quadrature`: a Lattice over the whole prior whose cells are one standard deviation wide."""
+def tile(model, extent):
+    """The tiles of `quadrature`: a Lattice whose cells are one standard deviation of the prior wide.
+
+    It ends `extent` standard deviations from the mean of each of the prior's Gaussians.
+    """
     means, logvars = (parameter.cpu() for parameter in model.prior.components())
-    reach = EXTENT * torch.exp(0.5 * logvars)
+    reach = extent * torch.exp(0.5 * logvars)
     low = (means - reach).amin(0)
-    extent = (means + reach).amax(0) - low
-    counts = (extent / moments(model.prior)[1]).round()
-    width = extent / counts
+    size = (means + reach).amax(0) - low
+    counts = (size / moments(model.prior)[1]).round()
+    width = size / counts
     axes = [a + w * (torch.arange(n) + 0.5) for a, w, n in zip(low, width, counts.int().tolist(), strict=True)]
     return weigh(model, grid(axes), width)
 

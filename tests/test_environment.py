@@ -404,8 +404,10 @@ def missing(monkeypatch):
             return version(name)
 
         monkeypatch.setattr(metadata, "version", find_version)
+        report.installed_versions.cache_clear()
 
-    return block
+    yield block
+    report.installed_versions.cache_clear()
 
 
 def test_package_that_is_not_needed_may_be_missing(flags, tmp_path, no_drawing, missing):
