@@ -232,6 +232,7 @@ def description(run):
     return json.dumps(facts, indent=2).encode() + b"\n"
 
 
+@functools.cache
 def installed_versions():
     """The version of each package in RECORDED that is installed."""
     found = {}
