@@ -208,9 +208,11 @@ def time_command(data_dir, folder):
     """The seconds of the whole documented command, and the peak memory of its process in GB."""
     flags = ["--data_dir", str(data_dir), "--results_dir", str(Path(folder) / "command")]
     start = time.perf_counter()
-    subprocess.run([sys.executable, *COMMAND, *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    elapsed = time.perf_counter() - start
-    return elapsed, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / PEAK_UNIT
+    process = subprocess.Popen([sys.executable, *COMMAND, *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)  # the memory of this process, not of all that ran before
+    if status:
+        sys.exit(f"speed.py: error: {' '.join(COMMAND)} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / PEAK_UNIT
 
 
 class Stopwatch:

@@ -51,25 +51,28 @@ class Trial:
     redraws: bool = False  # whether the training pixels are drawn again in every epoch
     held_out: int = HELD_OUT  # 0: all training images train, and the last epoch is taken
     marks: tuple[int, ...] = ()  # epochs whose models are measured besides the best one
+    more_samples: bool = True  # whether log p(x) is also estimated with MORE_SAMPLES
 
 
 def short(draw=data.BINARY_SEED, redraws=False, **settings):
     """The network of pythae in 60 epochs."""
-    return Trial(dataclasses.replace(SHORT, **settings), draw=draw, redraws=redraws)
+    return Trial(dataclasses.replace(SHORT, **settings), draw=draw, redraws=redraws, more_samples=False)
 
 
 TRIALS = {
+    "pythae": Trial(PYTHAE, "pythae", marks=(100, 200)),
+    "pythae, two layers": Trial(dataclasses.replace(PYTHAE, hidden_dims=(400, 400)), "pythae", marks=(200,)),
+    "recipe": Trial(dataclasses.replace(SHORT, epochs=200), redraws=True, held_out=0),
+    "altosaar": Trial(ALTOSAAR, "altosaar", marks=(77,)),
+    "burda, fixed": Trial(BURDA, "burda", held_out=0, marks=(13, 40)),
+    "burda, redrawn": Trial(BURDA, "burda", redraws=True, held_out=0, marks=(13, 40)),
     "short": short(),
     "short, redrawn": short(redraws=True),
     "short, two layers": short(hidden_dims=(400, 400)),
     "short, dropout": short(input_dropout=0.2),
     "short, draw 1": short(draw=1),
-    "short, draw 2": short(draw=2),
-    "chain": Trial(dataclasses.replace(SHORT, latent_dim=1, epochs=20), "chain"),
-    "pythae": Trial(PYTHAE, "pythae", marks=(100, 200)),
-    "altosaar": Trial(ALTOSAAR, "altosaar", marks=(77,)),
-    "burda, fixed": Trial(BURDA, "burda", held_out=0, marks=(13, 40)),
-    "burda, redrawn": Trial(BURDA, "burda", redraws=True, held_out=0, marks=(13, 40)),
+    "short, redrawn, 5e-3": short(redraws=True, lr=5e-3),
+    "chain": Trial(dataclasses.replace(SHORT, latent_dim=1, epochs=20), "chain", more_samples=False),
 }
 
 
@@ -131,14 +134,21 @@ def measure(named, flags):
     run = begin(trial, images.dataset)
     path = flags.results_dir / "runs" / f"published,{name.replace(', ', '-').replace(' ', '_')}.pt"
     with fast_arithmetic():
-        saved = fit(trial, images, run, path, flags.overwrite)
-    rows = []
-    for epoch, state in sorted(saved["models"].items()):
-        run.model.load_state_dict(state)
-        seconds = saved["seconds"] * epoch / trial.config.epochs
-        row = {"run": name, "epoch": epoch, "steps": epoch * steps_per_epoch(run), "minutes": seconds / 60}
-        rows.append(row | measure_model(run.model.eval(), images, trial, QUICK_SAMPLES if flags.quick else SAMPLES))
-    return rows
+        state = fit(trial, images, run, path, flags.overwrite)
+    if "rows" not in state:
+        state["rows"] = [
+            row_of(trial, state, epoch, run) | measure_model(run.model, images, trial, flags.quick)
+            for epoch in sorted(state["models"])
+        ]
+        save(state, trial, run, path)
+    return [{"run": name} | row for row in state["rows"]]
+
+
+def row_of(trial, state, epoch, run):
+    """Put the weights after an epoch into the run's model; returns the first cells of their row of published.csv."""
+    run.model.load_state_dict(state["models"][epoch])
+    minutes = state["seconds"] / 60 * epoch / trial.config.epochs
+    return {"epoch": epoch, "steps": epoch * steps_per_epoch(run), "minutes": minutes}
 
 
 def split(trial, grey):
@@ -279,13 +289,13 @@ def resume(trial, run, path):
     return saved["state"]
 
 
-def measure_model(model, images, trial, k):
+def measure_model(model, images, trial, is_quick):
     """The figures of a model in published.csv, in nats per image; test images if nothing else is said.
 
     Those for more samples are log_p plus their difference from it over every 20th image, whose standard error is given.
     """
     test = images.dataset.test_images
-    log_p = log_likelihoods(model, test, k)
+    log_p = log_likelihoods(model.eval(), test, QUICK_SAMPLES if is_quick else SAMPLES)
     row = {
         "train_bound": total(model, images.dataset.train_images[: len(test)]),
         "held_out_bound": total(model, images.held_out) if trial.held_out else None,
@@ -294,7 +304,7 @@ def measure_model(model, images, trial, k):
         "log_p_error": (log_p.std() / len(test) ** 0.5).item(),
     }
     for more in MORE_SAMPLES:
-        gain = log_likelihoods(model, test[::FEW], more) - log_p[::FEW] if trial.protocol else None
+        gain = log_likelihoods(model, test[::FEW], more) - log_p[::FEW] if trial.more_samples else None
         row[f"log_p_{more}"] = None if gain is None else row["log_p"] + gain.mean().item()
         row[f"error_{more}"] = None if gain is None else (gain.std() / len(gain) ** 0.5).item()
     return row
@@ -310,7 +320,7 @@ def log_likelihoods(model, images, k):
     """log p(x) of images (N, 784) uint8 with k importance samples each: (N,) float64, nats."""
     if isinstance(model, Chain):
         return torch.full([len(images)], -total(model, images), dtype=torch.float64)
-    return likelihood.log_likelihood(model, model.encode, images, k, generator(EVALUATION_SEED)).double()
+    return likelihood.importance_sampling(model, model.encode, images, k, generator(EVALUATION_SEED)).double()
 
 
 if __name__ == "__main__":
