@@ -11,7 +11,7 @@ import math
 import os
 from pathlib import Path
 
-DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits")
+DATASETS = ("mnist", "binary_mnist", "fashion_mnist", "kmnist", "digits")
 
 
 def whole_number(text):

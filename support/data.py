@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -16,7 +17,13 @@ from support.devices import broadcast
 from support.download import Unavailable, fetch, unpublished
 from support.images import load_folder
 
-TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "kmnist": "KMNIST", "digits": "scikit-learn digits"}
+TITLES = {
+    "mnist": "MNIST",
+    "binary_mnist": "binary MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "KMNIST",
+    "digits": "scikit-learn digits",
+}
 DIGITS = tuple("0123456789")
 CLASSES = {
     "mnist": DIGITS,
@@ -27,6 +34,9 @@ CLASSES = {
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     "digits": DIGITS,
 }
+
+
+BINARY_SEED = 0  # not a flag: binary_mnist has the same pixels in every run
 
 
 class Dataset(NamedTuple):
@@ -66,6 +76,8 @@ def pixels(images):
 def load(name, data_dir, download=True):
     """The dataset `name`: a folder of images, scikit-learn's digits, or published files, downloaded if missing.
 
+    binary_mnist is a fixed draw from MNIST.
+
     Raises:
         Unavailable: neither in data_dir nor downloadable.
         UserError: a file or folder is not what its name says.
@@ -73,6 +85,8 @@ def load(name, data_dir, download=True):
     """
     if name == "digits":
         return _load_digits()
+    if name == "binary_mnist":
+        return binary(load("mnist", data_dir, download), BINARY_SEED)
     if name not in idx.FOLDERS:
         *arrays, classes = load_folder(Path(name))
         return Dataset(name, *map(torch.from_numpy, arrays), classes)
@@ -85,6 +99,27 @@ def load(name, data_dir, download=True):
     if missing:
         fetch(name, raw)
     return Dataset(name, *map(torch.from_numpy, idx.read(raw)), CLASSES[name])
+
+
+def binary(dataset, seed):
+    """MNIST with binary pixels, named binary_mnist: both sets are drawn by `binarise` from one seed."""
+    train_images = binarise(dataset.train_images, seed, 0)
+    test_images = binarise(dataset.test_images, seed, 1)
+    return dataset._replace(name="binary_mnist", train_images=train_images, test_images=test_images)
+
+
+def binarise(images, *seeds):
+    """Draw each pixel of images (N, 784) uint8 as 255 with probability value / 255, else as 0.
+
+    The draw follows from the integers `seeds`, with the same bits on every machine: NumPy keeps the raw words of PCG64
+    fixed over its versions, and the comparison is between integers.
+    """
+    values = images.numpy()
+    is_ink = values > 0  # a pixel of 0 stays 0, so it needs no draw
+    words = np.random.PCG64(seeds).random_raw(np.count_nonzero(is_ink))
+    drawn = np.zeros_like(values)
+    drawn[is_ink] = np.where(words % 255 < values[is_ink], 255, 0)
+    return torch.from_numpy(drawn)
 
 
 def find(config, held, world):
@@ -110,6 +145,8 @@ def find(config, held, world):
 
 def warn_of_other_contents(dataset, data_dir):
     """Print a line if files with a published dataset's names hold something else."""
+    if dataset.name == "binary_mnist":  # its pixels are drawn; the files are MNIST's
+        dataset = load("mnist", data_dir, download=False)
     if dataset.name not in idx.FOLDERS:
         return
     arrays = [tensor.numpy() for tensor in dataset[1:5]]

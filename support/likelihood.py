@@ -69,8 +69,8 @@ class Lattice(NamedTuple):
 def quadrature(model, images):
     """log p(x) as a sum over z: log of the integral of p(x|z) p(z), by the midpoint rule on a lattice.
 
-    The lattice covers the prior in tiles of one standard deviation. In the tiles that count for an image, the spacing is
-    halved until log p(x) changes by less than TOLERANCE on average.
+    The lattice covers the prior in tiles of one standard deviation. In the tiles that count for an image, the spacing
+    is halved until log p(x) changes by less than TOLERANCE on average.
 
     Args:
         model: a VAE or WAE with one or two latents and any prior.

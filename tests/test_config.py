@@ -101,7 +101,7 @@ def test_dataset_that_is_nothing_lists_the_names(tmp_path, monkeypatch):
     for text in ("cifar10", "./gone", str(tmp_path / "gone"), "file"):
         done = call_main("--dataset", text)
         assert done.code == 2
-        assert "mnist, fashion_mnist, kmnist, digits nor a directory" in done.err.splitlines()[-1]
+        assert "mnist, binary_mnist, fashion_mnist, kmnist, digits nor a directory" in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("results", ["images", "images/results"])

@@ -4,11 +4,12 @@ import gzip
 import json
 import shutil
 import sys
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, call_main, contents, write_idx, write_mnist
+from helpers import SMALL, call_main, contents, metrics, write_idx, write_mnist
 
 from support import data, download, idx
 from support.config import Config
@@ -55,6 +56,39 @@ def test_pixels_lie_between_zero_and_one():
     images = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
     assert data.pixels(images).tolist() == [[0, pytest.approx(0.2), 1]]
     assert images.tolist() == [[0, 51, 255]]  # not changed in place
+
+
+def test_binary_mnist_is_a_draw_from_mnist_with_its_labels(small_mnist):
+    grey = data.load("mnist", small_mnist)
+    dataset = data.load("binary_mnist", small_mnist)
+    assert (dataset.name, dataset.title, dataset.classes) == ("binary_mnist", "binary MNIST", grey.classes)
+    assert dataset.is_ink
+    for images, drawn in ((grey.train_images, dataset.train_images), (grey.test_images, dataset.test_images)):
+        assert drawn.dtype == torch.uint8
+        assert drawn.unique().tolist() == [0, 255]
+        p = images.double() / 255
+        assert abs((drawn / 255 - p).sum()) < 4 * (p * (1 - p)).sum().sqrt()
+    assert torch.equal(dataset.train_labels, grey.train_labels)
+    assert torch.equal(dataset.test_labels, grey.test_labels)
+
+
+def test_binary_pixels_have_the_same_bits_on_every_machine():
+    ramp = torch.arange(256, dtype=torch.uint8).repeat(40, 1)
+    drawn = data.binarise(ramp, 0, 1)
+    assert zlib.crc32(drawn.numpy().tobytes()) == 0x92F03E18
+    assert not torch.equal(data.binarise(ramp, 0, 2), drawn)
+    assert ramp[0].tolist() == list(range(256))  # not changed in place
+
+
+def test_binary_pixels_are_ink_as_often_as_their_value_says():
+    ramp = torch.arange(256, dtype=torch.uint8).repeat(4000, 1)
+    p = torch.arange(256) / 255
+    deviation = (p * (1 - p) / len(ramp)).sqrt()
+    frequency = data.binarise(ramp, 3).double().div(255).mean(0)
+    assert (frequency[0], frequency[-1]) == (0, 1)
+    scores = ((frequency - p) / deviation)[1:-1]
+    assert scores.abs().max() < 5
+    assert scores.square().mean() == pytest.approx(1, abs=0.4)
 
 
 def test_digits_have_the_form_of_mnist():
@@ -182,14 +216,16 @@ def offline(monkeypatch):
     monkeypatch.setattr(download, "probe", lambda urls: dict.fromkeys(urls, "no network"))
 
 
-def test_missing_data_without_network_name_the_ways_out(tmp_path, offline):
+@pytest.mark.parametrize("name", ["mnist", "binary_mnist"])
+def test_missing_data_without_network_name_the_ways_out(tmp_path, offline, name):
     with pytest.raises(data.Unavailable, match=r"train-images.*--data_dir.*--dataset digits"):
-        data.load("mnist", tmp_path)
+        data.load(name, tmp_path)
 
 
-def test_missing_data_that_must_not_be_downloaded_are_named(tmp_path):
+@pytest.mark.parametrize("name", ["mnist", "binary_mnist"])
+def test_missing_data_that_must_not_be_downloaded_are_named(tmp_path, name):
     with pytest.raises(data.Unavailable, match=r"train-images.*is missing on .*--data_dir"):
-        data.load("mnist", tmp_path, download=False)
+        data.load(name, tmp_path, download=False)
 
 
 def test_digits_replace_mnist_nobody_asked_for(tmp_path, offline, capsys):
@@ -240,6 +276,36 @@ def test_run_on_digits_in_place_of_mnist_says_so(tmp_path, offline, no_drawing):
     assert refused.code == 1
     assert "--dataset digits" in refused.err
     assert refused.err.count("\n") == 1
+
+
+def test_run_on_binary_mnist_names_it_and_is_continued(run_main, tmp_path, no_drawing):
+    flags = ("--dataset", "binary_mnist", *SMALL, "--epochs")
+    done = run_main(tmp_path, *flags, 1)
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "config.json").read_text())["dataset"] == "binary_mnist"
+    assert "on binary MNIST" in done.out
+    assert run_main(tmp_path, *flags, 2).code == 0
+    assert len(metrics(tmp_path)) == 2
+    refused = run_main(tmp_path, "--dataset", "mnist", *SMALL, "--epochs", 2)
+    assert refused.code == 1
+    assert "--dataset binary_mnist" in refused.err
+
+
+def test_missing_mnist_ends_a_run_on_binary_mnist_in_a_line(tmp_path, offline):
+    done = call_main(
+        "--dataset", "binary_mnist", "--data_dir", tmp_path / "none", "--results_dir", tmp_path / "results"
+    )
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "train-images" in done.err
+
+
+def test_other_contents_under_the_names_of_mnist_are_told_to_a_run_on_binary_mnist(small_mnist, monkeypatch, capsys):
+    monkeypatch.setattr(data, "unpublished", download.unpublished)
+    data.find(Config(dataset="binary_mnist", data_dir=small_mnist), None, ALONE)
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "not the published files of MNIST: train-images" in warning
 
 
 def test_torchvision_is_not_imported_for_data_on_disk(small_mnist, monkeypatch):
