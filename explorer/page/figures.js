@@ -20,10 +20,10 @@ function formatNats(value) {
   return value.toFixed(2).replace("-", "\u2212");
 }
 
-/** The title of a run's pictures: dataset, epoch, and the losses on the test set. */
-function headline(kind, epoch) {
+/** The title of a run's pictures: dataset, the epoch as it is called, and the losses on the test set. */
+function headline(epoch, name) {
   const [bce, divergence, total] = content.losses[epoch - 1].map(([, test]) => test);
   const sum = `BCE ${bce.toFixed(2)} + ${weightPrefix()}${content.divergence} ` +
     `${formatDivergence(divergence)} = ${total.toFixed(2)}`;
-  return `${content.dataset}, ${kind} ${epoch}: ${sum} ${content.stochastic ? "nats " : ""}per test image`;
+  return `${content.dataset}, ${name}: ${sum} ${content.stochastic ? "nats " : ""}per test image`;
 }

@@ -18,7 +18,7 @@ function showFrame(frame) {
   update({ frame });
   const epoch = shownEpoch();
   $("epoch-number").textContent = `epoch ${epoch}${epoch === content.best ? ", best" : ""}`;
-  $("film-title").textContent = headline(epoch === content.best ? "best epoch" : "epoch", epoch);
+  $("film-title").textContent = headline(epoch, `${isBestShown() ? "best " : ""}epoch ${epoch}`);
   $("epoch").setAttribute("aria-valuetext", `epoch ${epoch}`);
   if (frame !== null) $("epoch").value = frame;
 }

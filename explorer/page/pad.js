@@ -1,6 +1,7 @@
 // The pad: the user's drawing, explained while it is drawn.
 
-const BRUSH = { lineWidth: 17, lineCap: "round", lineJoin: "round", strokeStyle: "#000" };
+const BRUSH_WIDTH = 17; // bitmap pixels
+const INK = "#000";
 
 const pad = $("pad");
 const padContext = pad.getContext("2d", { willReadFrequently: true });
@@ -43,10 +44,8 @@ function listenToPad() {
   function drawTo(event) {
     const scale = pad.width / pad.clientWidth;
     const now = [event.offsetX * scale, event.offsetY * scale];
-    padContext.beginPath();
-    padContext.moveTo(...(last ?? now));
-    padContext.lineTo(...now);
-    padContext.stroke();
+    strokePath(padContext, [last ?? now, now], INK, BRUSH_WIDTH);
+    fillDot(padContext, now, BRUSH_WIDTH / 2, INK); // a line from a point to itself leaves nothing
     last = now;
     encodeSoon();
   }
@@ -67,7 +66,6 @@ function listenToPad() {
 }
 
 function startPad() {
-  Object.assign(padContext, BRUSH);
   $("clear").addEventListener("click", clearPad);
   listenToPad();
   clearPad();

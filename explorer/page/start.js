@@ -1,7 +1,8 @@
 // Where the page starts.
 
 function describeRun() {
-  $("about").textContent = `${headline("best epoch", content.best)}. ${content.losses.length} epochs. ` +
+  const name = `best epoch ${content.best} of ${content.losses.length}`;
+  $("about").textContent = `${headline(content.best, name)}. ` +
     `${points.length} test images shown. Weights stored as float16.`;
 }
 
