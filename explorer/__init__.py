@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from model import bce
 from support import checkpoint, storage
 from support.config import differences, from_plain
 from support.data import pixels
@@ -21,14 +22,13 @@ from support.errors import UserError
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = (  # in the order they are joined: each one uses only those before it
     *("state", "network", "content", "schedule", "dom", "figures", "theme", "canvas", "images", "view", "map"),
-    *("backdrop", "points", "film", "losses", "decoded", "selection", "centring", "pad", "interpolation", "input"),
-    "start",
+    *("lattice", "quadrature", "heatmap", "backdrop", "points", "film", "losses", "decoded", "selection", "posterior"),
+    *("equation", "centring", "pad", "interpolation", "input", "epsilon", "welcome", "start"),
 )
 DIGITS_PER_CLASS = 200
 MOST_FRAMES = 100  # of the film: about a megabyte
 SPRITE_COLUMNS = 50
 HALF = 65504.0  # float16's largest number
-QUADRATURE = 9  # nodes per dimension: exact for the KL from one Gaussian, and close for a mixture
 
 
 def remember(run, epoch):
@@ -76,15 +76,37 @@ def write(config, dataset, history):
         "stochastic": config.divergence == "kl",
         "divergence": "KLD" if config.divergence == "kl" else "MMD",
         "divergenceWeight": config.divergence_weight,
-        "quadrature": np.transpose(np.polynomial.hermite.hermgauss(QUADRATURE)).tolist(),
         "labels": dataset.test_labels.cpu()[rows].tolist(),
         "sprite": sprite(images.numpy()),
         "means": packed(means),
         "film": {"epochs": epochs, "means": packed(film(folder, epochs, len(rows)))},
-        "losses": [[row[f"test_{name}"] for name in ("bce", "divergence", "total")] for row in history],
+        "losses": [losses(row) for row in history],
         "best": checkpoint.best_of(history)["epoch"],
+        "first": first(model, pixels(images)),
     }
     storage.write(folder / "explorer.html", page(content).encode())
+
+
+def first(model, x):
+    """The row of x (N, 784) that a visitor sees first: one of those whose posterior the encoder misses clearly.
+
+    The slope of log p(x, z) at mu, in nats per sigma, tells how far q(z|x) is from p(z|x). A tenth have a larger one.
+    A deterministic encoder has no q(z|x), and the first row is as good as any.
+    """
+    with torch.no_grad():
+        mu, logvar = model.encode(x)
+    if logvar is None:
+        return 0
+    mu.requires_grad_()
+    log_joint = model.prior.log_prob(mu) - bce(model.decode(mu), x)
+    (gradient,) = torch.autograd.grad(log_joint.sum(), mu)
+    slopes = (gradient * torch.exp(0.5 * logvar)).norm(dim=1)
+    return slopes.argsort()[int(0.9 * len(slopes))].item()
+
+
+def losses(row):
+    """BCE, divergence and total of an epoch, each on the training set and on the test set: (3, 2)."""
+    return [[row[f"{part}_{term}"] for part in ("train", "test")] for term in ("bce", "divergence", "total")]
 
 
 def load_best(config, history):

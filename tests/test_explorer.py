@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 import time
@@ -13,6 +14,8 @@ import torch
 from helpers import SMALL, call_main
 
 import explorer
+from explorer.__main__ import main as write_page
+from model import bce, log_normal
 from support import checkpoint, data
 from support.data import pixels
 from support.seeds import generator
@@ -69,6 +72,23 @@ class Page:
             assert time.monotonic() < deadline, f"never true: {condition}"
             time.sleep(0.02)
 
+    def wait_for_terms(self):
+        """Wait until the equation has its numbers."""
+        self.wait_until("explorer.state.terms !== null")
+
+    def wait_for_frame(self):
+        """Wait until everything is drawn that follows from the state."""
+        self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+    def map_color(self, z):
+        """Mean red, green and blue around z on the map."""
+        self.wait_for_frame()
+        shot = imageio.imread(self.driver.get_screenshot_as_png(), extension=".png")
+        x, y = self.evaluate("explorer.toScreen(arguments[0])", z)
+        corner = self.evaluate("document.getElementById('map').getBoundingClientRect()")
+        row, column = round(corner["y"] + y), round(corner["x"] + x)
+        return shot[row - 12 : row + 13, column - 12 : column + 13, :3].mean((0, 1))
+
     def element(self, name):
         return self.driver.find_element("id", name)
 
@@ -83,6 +103,12 @@ class Page:
         from selenium.webdriver.common.keys import Keys
 
         self.element(name).send_keys(*(getattr(Keys, key, key) for key in keys))
+
+    def press_anywhere(self, key):
+        """Press a key where the focus is."""
+        from selenium.webdriver.common.keys import Keys
+
+        self.mouse().send_keys(getattr(Keys, key)).perform()
 
     def mouse(self):
         """A chain of mouse actions."""
@@ -126,6 +152,29 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """The folder of a run on scikit-learn's digits. Read only."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("digits")
+    flags = ("--dataset", "digits", "--hidden_dims", 32, "--lr", 0.01, "--epochs", 12)
+    assert call_main(*flags, "--results_dir", folder).code == 0
+    return folder
+
+
+def narrow(folder, to, factor):
+    """Copy a run, with the latent space and all sigmas a factor smaller: its decoder multiplies z by that."""
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    saved = torch.load(to / "best.pt")
+    weights = saved["model"]
+    weights["decoder.0.weight"] *= factor
+    weights["encoder.2.weight"][:2] /= factor
+    weights["encoder.2.bias"][:2] /= factor
+    weights["encoder.2.bias"][2:] -= 2 * math.log(factor)
+    torch.save(saved, to / "best.pt")
+    assert write_page([str(to)]) == 0
+
+
 @pytest.fixture
 def page(browser, finished_run):
     """The page just opened. After the test its console must be empty, and nothing may have been asked of a network."""
@@ -142,16 +191,17 @@ def test_page_computes_what_pytorch_computes(page, finished_run, small_mnist):
     with torch.no_grad():
         images = model.decode(z).sigmoid()
         mu, logvar = model.encode(x)
-        bce, kld, *_ = model(x, torch.zeros(10, 2))
+        at_mu = bce(model.decode(mu), x)
     for i in range(10):
         decoded = page.evaluate("Array.from(explorer.decode(arguments[0]))", z[i].tolist())
         np.testing.assert_allclose(decoded, images[i], atol=2e-2)
         posterior = page.evaluate("explorer.encode(explorer.pixelsOf(arguments[0]))", i)
         np.testing.assert_allclose(posterior["mu"], mu[i], atol=1e-2)
         np.testing.assert_allclose(posterior["sigma"], torch.exp(0.5 * logvar[i]), atol=1e-2)
-        assert page.evaluate("explorer.kld(arguments[0])", posterior) == pytest.approx(kld[i].item(), abs=0.02)
-        page_bce = page.evaluate("explorer.bce(explorer.pixelsOf(arguments[0]), arguments[1])", i, posterior["mu"])
-        assert page_bce == pytest.approx(bce[i].item(), rel=1e-3)
+        log_p = page.evaluate(
+            "explorer.logLikelihood(explorer.pixelsOf(arguments[0]), arguments[1])", i, posterior["mu"]
+        )
+        assert -log_p == pytest.approx(at_mu[i].item(), rel=1e-3)
 
 
 def test_header_tells_the_best_epoch_and_its_losses(page, finished_run):
@@ -172,15 +222,76 @@ def test_hovering_decodes_z(page):
     assert float(page.text("density")) == pytest.approx(density, rel=0.05)
 
 
-def test_clicked_point_shows_its_losses_and_clicked_ground_hides_them(page):
+def test_first_visit_shows_an_image_and_what_to_try(page):
+    assert page.state("selected") == page.evaluate("JSON.parse(document.getElementById('content').textContent).first")
+    page.wait_for_terms()
+    assert page.text("welcome").startswith("Try this:")
+    page.click("dismiss")
+    assert not page.element("welcome").is_displayed()
+
+
+def test_clicked_point_is_explained_and_clicked_ground_is_not(page):
     page.mouse_at_point(page.central_points()[5]).click().perform()
     assert page.state("selected") is not None
-    figures = page.text("figures")
-    assert figures.startswith("class\n")
-    assert [word for word in ("BCE at", "KLD", "+ KLD", "nats") if word not in figures] == []
-    page.mouse().move_to_element_with_offset(page.element("map"), -330, -330).click().perform()
+    assert page.text("figures").startswith("class\n")
+    page.wait_for_terms()
+    assert float(page.text("value-kld")) == pytest.approx(page.state("terms.kld"), abs=0.01)
+    page.mouse().move_to_element_with_offset(page.element("map"), -330, -250).click().perform()
     assert page.state("selected") is None
     assert not page.element("told").is_displayed()
+    assert page.text("value-kld") == "\u2013"
+
+
+def reference_terms(model, x, reach):
+    """log p(x), BCE, KLD and gap of images x (N, 784), (N, 4), and the peak of p(z|x), (N, 2), by fine lattices.
+
+    The lattice of z goes from -reach to reach in steps of reach / 120, and that of q(z|x) to 6 sigma.
+    """
+    axis = torch.linspace(-1, 1, 241)
+    lattice = torch.cartesian_prod(axis, axis)
+    z = reach * lattice
+    eps = 6 * lattice[lattice.norm(dim=1) < 1][::4]
+    weights = torch.softmax(log_normal(eps, torch.zeros(2), torch.zeros(2)), 0)
+    rows, peaks = [], []
+    with torch.no_grad():
+        logits = model.decode(z)
+        log_z = model.prior.log_prob(z) - torch.nn.functional.softplus(logits).sum(1)
+        mu, logvar = model.encode(x)
+        for i in range(len(x)):
+            log_joint = (logits @ x[i] + log_z).double()
+            log_p = log_joint.logsumexp(0) + 2 * math.log(reach / 120)
+            peaks.append(z[log_joint.argmax()])
+            nodes = model.reparameterize(mu[i], logvar[i], eps)
+            expected_bce = weights @ bce(model.decode(nodes), x[i].expand(len(nodes), -1))
+            kld = weights @ (log_normal(nodes, mu[i], logvar[i]) - model.prior.log_prob(nodes))
+            rows.append([log_p, expected_bce, kld, log_p + expected_bce + kld])
+    return np.array(rows, dtype=float), torch.stack(peaks).numpy()
+
+
+@pytest.mark.parametrize("narrowing", [1, 4])
+def test_equation_and_heat_map_agree_with_pytorch(browser, digits_run, tmp_path, narrowing):
+    """With all sigmas as trained, and with narrower ones."""
+    narrow(digits_run, tmp_path, narrowing)
+    model = checkpoint.load_model(tmp_path / "best.pt")
+    dataset = data.load("digits", None)
+    x = pixels(dataset.test_images[explorer.shown(dataset.test_labels.numpy())[:10]])
+    terms, peaks = reference_terms(model, x, 6 / narrowing)
+    browser.open(tmp_path / "explorer.html")
+    for i in range(10):
+        browser.driver.execute_script("explorer.select(arguments[0])", i)
+        browser.wait_for_terms()
+        found = browser.evaluate("Object.values(explorer.state.terms)")
+        np.testing.assert_allclose(found, terms[i], atol=0.05)
+        assert found[3] >= -0.01
+        cells = browser.evaluate("explorer.state.posterior.cells.map(({ z, side, log }) => [...z, side, log])")
+        cells = np.array(cells)
+        assert np.sum(np.exp(cells[:, 3] - terms[i, 0]) * cells[:, 2] ** 2) == pytest.approx(1, abs=0.05)
+        assert np.abs(cells[cells[:, 3].argmax(), :2] - peaks[i]).max() < 0.1 / narrowing
+    browser.driver.execute_script("for (const button of document.querySelectorAll('#legend button')) button.click()")
+    browser.press("map", "c")
+    red, _, blue = browser.map_color(peaks[-1].tolist())
+    assert red > blue + 40, "the heat map is orange around its peak"
+    browser.check_silence()
 
 
 def test_selecting_returns_the_film_to_the_best_epoch(page, finished_run):
@@ -191,10 +302,11 @@ def test_selecting_returns_the_film_to_the_best_epoch(page, finished_run):
     assert page.text("epoch-number") == f"epoch {best}, best"
 
 
-def test_drawing_is_centred_and_encoded(page):
+def test_drawing_is_centred_and_explained(page):
+    page.wait_for_terms()
     stroke = page.mouse().move_to_element_with_offset(page.element("pad"), -60, -40).click_and_hold()
     stroke.move_by_offset(40, 0).move_by_offset(0, 60).release().perform()
-    page.wait_until("explorer.state.drawn !== null")
+    page.wait_until("explorer.state.subject.label === null")
     context = "document.getElementById('centred').getContext('2d')"
     image = page.evaluate(f"Array.from({context}.getImageData(0, 0, 28, 28).data)")
     ink = 255 - np.array(image).reshape(28, 28, 4)[..., 0]
@@ -202,15 +314,73 @@ def test_drawing_is_centred_and_encoded(page):
     assert max(np.ptp(rows), np.ptp(columns)) == 19, "it fills a box of 20 x 20 pixels"
     assert (ink.sum(1) @ np.arange(28)) / ink.sum() == pytest.approx(13.5, abs=0.6)
     assert (ink.sum(0) @ np.arange(28)) / ink.sum() == pytest.approx(13.5, abs=0.6)
-    assert "KLD" in page.text("drawn")
+    before = page.state("posterior.cells.map(({ log }) => log)")
+    page.wait_for_terms()
+    assert page.text("figures").startswith("class\nyour drawing")
+    page.mouse().move_to_element_with_offset(page.element("pad"), -60, 60).click().perform()
+    page.wait_until("explorer.state.terms === null")
+    assert page.state("posterior.cells.map(({ log }) => log)") != before
     page.click("clear")
-    assert page.state("drawn") is None
-    assert "KLD" not in page.text("drawn")
+    assert page.state("subject") is None
+    assert page.state("posterior") is None
+
+
+def test_disc_moves_z(page):
+    page.wait_for_terms()
+    before = page.evaluate("document.getElementById('sampled').toDataURL()")
+    disc = page.element("disc")
+    page.mouse().move_to_element(disc).click_and_hold().move_by_offset(30, -20).release().perform()
+    page.wait_for_frame()
+    epsilon = np.array(page.state("epsilon"))
+    unit = disc.size["width"] / 2 / 3.2
+    np.testing.assert_allclose(epsilon, [30 / unit, 20 / unit], atol=0.05)
+    q = page.state("subject.q")
+    z = q["mu"] + np.array(q["sigma"]) * epsilon
+    np.testing.assert_allclose([float(value) for value in page.text("sample").split(", ")], z, atol=0.006)
+    assert page.evaluate("document.getElementById('sampled').toDataURL()") != before
+    page.click("resample")
+    assert np.shape(page.state("draws")) == (10, 2)
+    page.wait_for_frame()
+    assert page.element("draws").is_displayed()
+
+
+def test_keyboard_reaches_terms_disc_and_close_up(page):
+    page.wait_for_terms()
+    reached = []
+    while "resample" not in reached:
+        page.press_anywhere("TAB")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.term"))
+        assert len(reached) < 60
+        if reached[-1] in ("evidence", "bce", "kld", "gap"):
+            assert page.state("term") == reached[-1]
+            assert page.text("term-hint") != ""
+    missing = {"dismiss", "map", "close-up", "evidence", "bce", "kld", "gap", "disc", "draw-one"} - set(reached)
+    assert missing == set()
+    assert page.state("term") is None
+    page.press("disc", "0", "ARROW_RIGHT", "ARROW_UP", "ARROW_UP")
+    np.testing.assert_allclose(page.state("epsilon"), [0.1, 0.2])
+    page.press("disc", "ENTER")
+    assert page.state("epsilon") != [0.1, 0.2]
+    half = page.state("view.half")
+    page.press("map", "c")
+    assert page.state("view.half") != half
+
+
+def test_term_is_highlighted_while_the_mouse_points_at_it(page):
+    page.wait_for_terms()
+    corner = [2.5, 0.5]  # no posterior is there, but the prior is
+    page.mouse().move_to_element(page.driver.find_element("css selector", "[data-term=kld]")).perform()
+    red, green, _ = page.map_color(corner)
+    assert green > red
+    assert "prior" in page.text("term-hint")
+    page.mouse().move_to_element(page.element("about")).perform()
+    assert page.state("term") is None
 
 
 def test_film_plays_to_its_end(page):
     page.press("epoch", "HOME")
     assert page.text("epoch-number").startswith("epoch 1")
+    assert page.text("film-title").startswith(f"MNIST, {'best ' * page.evaluate('isBestShown()')}epoch 1: BCE ")
     assert page.state("frame") == 0
     page.click("play")
     page.wait_until("explorer.state.frame === 2")
@@ -262,10 +432,11 @@ def test_mouse_zooms_pans_and_interpolates(page):
     page.click("backdrop")
     assert not page.state("backdrop")
     page.click("interpolate")
+    selected = page.state("selected")
     for i in page.central_points()[:2]:
         page.mouse_at_point(i).click().perform()
     assert len(page.state("ends")) == 2
-    assert page.state("selected") is None
+    assert page.state("selected") == selected
     assert page.element("strip").is_displayed()
 
 
@@ -327,13 +498,19 @@ def test_class_names_stand_in_legend_and_figures(browser, small_mnist, tmp_path)
     browser.check_silence()
 
 
-@pytest.mark.parametrize("flags", [("--prior", "vamp"), ("--divergence", "mmd", "--divergence_weight", 10)])
+@pytest.mark.parametrize("flags", [("--prior", "mixture"), ("--prior", "vamp"), ("--divergence", "mmd")])
 def test_page_of_a_variant_shows_its_prior_and_terms(browser, run_main, tmp_path, flags):
     assert run_main(tmp_path, *SMALL, "--hidden_dims", 16, 8, "--epochs", 1, *flags).code == 0
     browser.open(tmp_path / "explorer.html")
     z = [0.3, -0.2]
     expected = checkpoint.load_model(tmp_path / "best.pt").prior.log_prob(torch.tensor([z])).exp().item()
-    assert browser.evaluate("explorer.priorDensity(arguments[0])", z) == pytest.approx(expected, rel=0.01)
+    assert np.exp(browser.evaluate("explorer.logPrior(arguments[0])", z)) == pytest.approx(expected, rel=0.01)
     browser.press("map", "ENTER")
-    assert ("KLD" in browser.text("figures")) == ("mmd" not in flags)
+    browser.wait_for_terms()
+    is_deterministic = "mmd" in flags
+    assert browser.element("bound").is_displayed() != is_deterministic
+    assert browser.element("noise").is_displayed() != is_deterministic
+    assert ("no bound" in browser.text("term-hint")) == is_deterministic
+    assert browser.text("value-evidence") != "\u2013"
+    assert is_deterministic or browser.state("terms.gap") >= -0.01
     browser.check_silence()

@@ -35,7 +35,8 @@ def test_page_holds_the_classes_and_one_film_frame_per_epoch(finished_run):
     history = checkpoint.load(finished_run.folder / "checkpoint.pt").history
     assert content["classes"] == list("0123456789")
     assert content["film"]["epochs"] == [row["epoch"] for row in history]
-    assert len(content["losses"]) == len(history)
+    assert [losses[2][1] for losses in content["losses"]] == [row["test_total"] for row in history]
+    assert 0 <= content["first"] < len(content["labels"])
     assert content["best"] == checkpoint.best_of(history)["epoch"]
     assert len(content["labels"]) == 60
 
@@ -46,13 +47,45 @@ def test_page_asks_nothing_of_a_network(finished_run):
     assert not re.search(r"https?://|@import|<link (?!rel=\"icon\" href=\"data:,\")", html)
 
 
-def test_page_has_the_colours_of_the_pictures():
+def class_colors():
+    """The page's colours of the classes, in the light and in the dark scheme."""
     style = (explorer.PAGE / "page.css").read_text(encoding="utf-8")
     schemes = [re.findall(r"--c(\d+): (#\w{6});", part) for part in style.split("@media", 1)]
-    assert schemes[0] == [(str(label), color) for label, color in enumerate(utils.CLASS_COLORS)]
-    dark = schemes[1]
-    assert [int(label) for label, _ in dark] == list(range(20))
-    assert len({color for _, color in dark}) == 20
+    assert [[int(label) for label, _ in scheme] for scheme in schemes] == [list(range(20))] * 2
+    return [[color for _, color in scheme] for scheme in schemes]
+
+
+def test_page_has_the_colours_of_the_pictures():
+    light, dark = class_colors()
+    assert light == list(utils.CLASS_COLORS)
+    assert len(set(dark)) == 20
+
+
+def oklab(rgb):
+    """Linear RGB (N, 3) in OKLab, a space in which equal distances look equally large (Ottosson, 2020)."""
+    cones = [[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]]
+    opponents = [[0.21045, 0.79362, -0.00407], [1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]]
+    return np.cbrt(rgb.clip(0, 1) @ np.transpose(cones)) @ np.transpose(opponents)
+
+
+@pytest.mark.parametrize(
+    "sight",
+    [
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ],
+    ids=["normal", "protanopia", "deuteranopia", "tritanopia"],
+)
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_ten_classes_differ_for_every_colour_vision(scheme, sight):
+    """Simulated as by Machado, Oliveira & Fernandes (2009). A difference of 0.02 can just be seen."""
+    values = np.array([[int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for color in class_colors()[scheme][:10]])
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    seen = oklab(linear @ np.transpose(sight))
+    distances = np.linalg.norm(seen[:, None] - seen, axis=2)[np.triu_indices(10, 1)]
+    assert distances.min() > 0.05
 
 
 def test_class_name_cannot_end_the_script_element():

@@ -7,7 +7,7 @@ function moveTo(z) {
 function showDecoded() {
   showImage($("decoded"), model.decode(state.z));
   $("z").textContent = formatPair(state.z);
-  const density = model.priorDensity(state.z);
+  const density = Math.exp(model.logPrior(state.z));
   $("density").textContent = density < 0.001 ? density.toExponential(1) : density.toFixed(4);
 }
 

@@ -15,14 +15,15 @@ function formatDivergence(value) {
   return value.toFixed(content.stochastic ? 2 : 4);
 }
 
-/** The terms of an image's loss at z = mu, as rows of [name, value]. */
-function listLossTerms(x, posterior) {
-  const bce = model.bce(x, posterior.mu);
-  const rows = [["BCE at \u03bc", bce]];
-  if (content.stochastic) {
-    const kld = model.kld(posterior);
-    rows.push(["KLD", kld]);
-    rows.push([`BCE at \u03bc + ${weightPrefix()}KLD`, bce + content.divergenceWeight * kld]);
-  }
-  return rows.map(([name, value]) => [name, `${value.toFixed(2)} nats`]);
+/** A number of nats, with a true minus sign. */
+function formatNats(value) {
+  return value.toFixed(2).replace("-", "\u2212");
+}
+
+/** The title of a run's pictures: dataset, the epoch as it is called, and the losses on the test set. */
+function headline(epoch, name) {
+  const [bce, divergence, total] = content.losses[epoch - 1].map(([, test]) => test);
+  const sum = `BCE ${bce.toFixed(2)} + ${weightPrefix()}${content.divergence} ` +
+    `${formatDivergence(divergence)} = ${total.toFixed(2)}`;
+  return `${content.dataset}, ${name}: ${sum} ${content.stochastic ? "nats " : ""}per test image`;
 }

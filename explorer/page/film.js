@@ -10,10 +10,15 @@ function shownEpoch() {
   return state.frame === null ? content.best : content.film.epochs[state.frame];
 }
 
+function isBestShown() {
+  return shownEpoch() === content.best;
+}
+
 function showFrame(frame) {
   update({ frame });
   const epoch = shownEpoch();
   $("epoch-number").textContent = `epoch ${epoch}${epoch === content.best ? ", best" : ""}`;
+  $("film-title").textContent = headline(epoch, `${isBestShown() ? "best " : ""}epoch ${epoch}`);
   $("epoch").setAttribute("aria-valuetext", `epoch ${epoch}`);
   if (frame !== null) $("epoch").value = frame;
 }
@@ -56,9 +61,9 @@ function startFilm() {
     if (filmTimer === null) playFilm();
     else pauseFilm();
   });
-  // The selected image is encoded by the best epoch's weights, so the points have to be of that epoch too.
-  watch(["selected"], () => {
-    if (state.selected !== null) showBestEpoch();
+  // The image x is encoded by the best epoch's weights, so the points have to be of that epoch too.
+  watch(["subject"], () => {
+    if (state.subject !== null && !isBestShown()) showBestEpoch();
   });
   showBestEpoch();
 }

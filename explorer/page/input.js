@@ -89,6 +89,7 @@ function onKeyDown(event) {
   else if (key === "+" || key === "=") zoom(1.25, toScreen(state.z));
   else if (key === "-") zoom(0.8, toScreen(state.z));
   else if (key === "0") resetView();
+  else if (key === "c") zoomToPosterior();
   else if (key === "Enter") pickPoint(state.z, Infinity);
   else if (key === "i") markEnd(state.z);
   else return;

@@ -1,9 +1,9 @@
-// The chart of the test losses over the epochs.
+// The chart of the losses over the epochs.
 
 const CHART_LEFT = 70; // CSS pixels for the text
 const CHART_RIGHT = 10;
 
-/** Draw BCE, divergence and total below each other, each on its own scale. A dashed line marks the best epoch. */
+/** Draw BCE, divergence and total below each other, each on its own scale, train and test. The best epoch is dashed. */
 function drawLosses() {
   const canvas = $("losses");
   const width = canvas.clientWidth;
@@ -18,20 +18,22 @@ function drawLosses() {
   const names = ["BCE", content.divergence, "total"];
   const pane = height / 3;
   names.forEach((name, i) => {
-    const values = content.losses.map((row) => row[i]);
+    const [train, test] = [0, 1].map((part) => content.losses.map((row) => row[i][part]));
     const format = name === content.divergence ? formatDivergence : (value) => value.toFixed(2);
-    drawLoss(context, { name, values, format, toX, top: i * pane, pane });
+    drawLoss(context, { name, train, test, format, toX, top: i * pane, pane });
   });
 }
 
-/** One curve, with a dot and the value at the epoch on the map. */
-function drawLoss(context, { name, values, format, toX, top, pane }) {
-  const low = Math.min(...values);
-  const high = Math.max(...values);
+/** The curves of one loss, with a dot and the test set's value at the epoch on the map. */
+function drawLoss(context, { name, train, test, format, toX, top, pane }) {
+  const low = Math.min(...train, ...test);
+  const high = Math.max(...train, ...test);
   const toY = (value) => top + 7 + ((pane - 14) * (high - value)) / (high - low || 1);
-  strokePath(context, values.map((value, i) => [toX(i + 1), toY(value)]), state.theme.accent, 1.6);
+  for (const [values, color] of [[train, state.theme.soft], [test, state.theme.accent]]) {
+    strokePath(context, values.map((value, i) => [toX(i + 1), toY(value)]), color, 1.6);
+  }
   const epoch = shownEpoch();
-  const value = values[epoch - 1];
+  const value = test[epoch - 1];
   fillDot(context, [toX(epoch), toY(value)], 4, state.theme.ink);
   context.font = "13px system-ui, sans-serif";
   context.fillText(format(value), 0, top + pane / 2 + 14);

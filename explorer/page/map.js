@@ -57,18 +57,17 @@ function drawContourLabel(context, z, level) {
   context.fillText(label, px - 8, py + 4);
 }
 
-/** q(z|x): a cross at its mean, and its 2 sigma ellipse. */
-function drawPosterior(context, { mu, sigma }, color) {
-  const [px, py] = toScreen(mu);
-  for (const [width, style] of [[5, state.theme.card], [2.5, color]]) {
-    context.strokeStyle = style;
-    context.lineWidth = width;
-    if (content.stochastic) strokeEllipse(context, mu, sigma.map((s) => 2 * s));
-    context.beginPath();
-    context.moveTo(px - 6, py - 6);
-    context.lineTo(px + 6, py + 6);
-    context.moveTo(px + 6, py - 6);
-    context.lineTo(px - 6, py + 6);
-    context.stroke();
+/** A Gaussian as a shade whose opacity is the square root of its density, like a heat map's. */
+function fillGaussian(context, { mu, sigma }, color) {
+  context.save();
+  context.translate(...toScreen(mu));
+  context.scale(...sigma.map((s) => s * pixelsPerUnit()));
+  const shade = context.createRadialGradient(0, 0, 0, 0, 0, 4);
+  for (let i = 0; i <= 10; i++) {
+    const opacity = Math.round(200 * Math.exp(-((0.4 * i) ** 2) / 4));
+    shade.addColorStop(i / 10, color + opacity.toString(16).padStart(2, "0"));
   }
+  context.fillStyle = shade;
+  context.fillRect(-4, -4, 8, 8);
+  context.restore();
 }

@@ -1,7 +1,7 @@
-// The pad: the user's drawing, encoded while it is drawn.
+// The pad: the user's drawing, explained while it is drawn.
 
-const PAD_HINT = "Your drawing is encoded as you draw. A cross on the map marks its mean \u03bc.";
-const BRUSH = { lineWidth: 17, lineCap: "round", lineJoin: "round", strokeStyle: "#000" };
+const BRUSH_WIDTH = 17; // bitmap pixels
+const INK = "#000";
 
 const pad = $("pad");
 const padContext = pad.getContext("2d", { willReadFrequently: true });
@@ -9,11 +9,8 @@ const padContext = pad.getContext("2d", { willReadFrequently: true });
 function clearPad() {
   padContext.fillStyle = "#fff";
   padContext.fillRect(0, 0, pad.width, pad.height);
-  const blank = asInData(new Float32Array(784));
-  showImage($("centred"), blank);
-  showImage($("redrawn"), blank);
-  $("drawn").textContent = PAD_HINT;
-  update({ drawn: null });
+  showImage($("centred"), asInData(new Float32Array(784)));
+  if (isDrawingExplained()) explain(null, null);
 }
 
 /** What is on the pad: Float32Array (width * height), 1 where it is black. */
@@ -31,16 +28,12 @@ function encodeDrawing() {
   const centred = centreDrawing(readPad(), pad.width);
   if (!centred) return;
   const x = asInData(centred);
-  const drawn = model.encode(x);
   showImage($("centred"), x);
-  showImage($("redrawn"), model.decode(drawn.mu));
-  const terms = listLossTerms(x, drawn).map(([name, value]) => `${name} ${value}`);
-  $("drawn").textContent = `\u03bc ${formatPair(drawn.mu)}; ${terms.join(", ")}`;
-  update({ drawn });
+  explain(x, null);
 }
 
-function drawDrawing(context) {
-  if (state.drawn) drawPosterior(context, state.drawn, state.theme.accent);
+function isDrawingExplained() {
+  return state.subject !== null && state.subject.label === null;
 }
 
 function listenToPad() {
@@ -51,10 +44,8 @@ function listenToPad() {
   function drawTo(event) {
     const scale = pad.width / pad.clientWidth;
     const now = [event.offsetX * scale, event.offsetY * scale];
-    padContext.beginPath();
-    padContext.moveTo(...(last ?? now));
-    padContext.lineTo(...now);
-    padContext.stroke();
+    strokePath(padContext, [last ?? now, now], INK, BRUSH_WIDTH);
+    fillDot(padContext, now, BRUSH_WIDTH / 2, INK); // a line from a point to itself leaves nothing
     last = now;
     encodeSoon();
   }
@@ -75,7 +66,6 @@ function listenToPad() {
 }
 
 function startPad() {
-  Object.assign(padContext, BRUSH);
   $("clear").addEventListener("click", clearPad);
   listenToPad();
   clearPad();

@@ -1,5 +1,9 @@
 // The test images as points on the map, and the legend that hides classes.
 
+const POINT_OPACITY = 0.65; // lets dense regions show how dense they are
+
+let pointsCanvas = null; // the drawn points; null when they have to be drawn anew
+
 /** Where the points are: the means after the best epoch, or those of the film's frame. */
 function shownPoints() {
   return state.frame === null ? points : filmPoints[state.frame];
@@ -9,14 +13,24 @@ function isHidden(i) {
   return state.hidden.has(content.labels[i]);
 }
 
-function drawPoints(context) {
-  const size = Math.max(3, Math.min(6, state.size[0] / 170));
+/** Small discs in the order of the test set, in which no class hides another. */
+function paintPoints() {
+  const radius = Math.max(1.8, Math.min(3, state.size[0] / 300));
+  const canvas = makeCanvas(0, 0);
+  const context = fitCanvas(canvas, ...state.size);
+  context.globalAlpha = POINT_OPACITY;
   shownPoints().forEach((z, i) => {
-    if (isHidden(i)) return;
-    const [px, py] = toScreen(z);
-    context.fillStyle = classColor(content.labels[i]);
-    context.fillRect(px - size / 2, py - size / 2, size, size);
+    if (!isHidden(i)) fillDot(context, toScreen(z), radius, classColor(content.labels[i]));
   });
+  return canvas;
+}
+
+/** They step back behind a term of the equation. */
+function drawPoints(context) {
+  pointsCanvas ??= paintPoints();
+  context.globalAlpha = state.term ? 0.25 : 1;
+  context.drawImage(pointsCanvas, 0, 0, ...state.size);
+  context.globalAlpha = 1;
 }
 
 /** Index of the visible point nearest to z, or null if none is within `radius` CSS pixels. */
@@ -42,7 +56,8 @@ function toggleClass(label) {
 }
 
 /** One button per class. */
-function startLegend() {
+function startPoints() {
+  watch(["view", "size", "theme", "hidden", "frame"], () => (pointsCanvas = null));
   const labels = [...new Set(content.labels)].sort((a, b) => a - b);
   for (const label of labels) {
     const button = document.createElement("button");

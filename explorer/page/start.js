@@ -1,25 +1,28 @@
 // Where the page starts.
 
 function describeRun() {
-  const [bce, divergence, total] = content.losses[content.best - 1];
-  const loss = `BCE ${bce.toFixed(2)} + ${weightPrefix()}${content.divergence} ` +
-    `${formatDivergence(divergence)} = ${total.toFixed(2)}`;
-  const units = content.stochastic ? "nats per test image" : "per test image";
-  $("about").textContent = `${content.dataset}, best epoch ${content.best} of ${content.losses.length}: ` +
-    `${loss} ${units}. ${points.length} test images shown. Weights stored as float16.`;
+  const name = `best epoch ${content.best} of ${content.losses.length}`;
+  $("about").textContent = `${headline(content.best, name)}. ` +
+    `${points.length} test images shown. Weights stored as float16.`;
 }
 
 /** The map's layers, from the bottom up. */
-const LAYERS = [drawBackdrop, drawPoints, drawPrior, drawLine, drawSelection, drawDrawing, drawCrosshair];
+const LAYERS = [drawBackdrop, drawTerm, drawPoints, drawPrior, drawLine, drawSubject, drawSamples, drawCrosshair];
 
 function start() {
   startTheme();
   startView();
+  startLattice();
   startBackdrop();
-  startLegend();
+  startPoints();
   startFilm();
   startLosses();
   startDecoded();
+  startSelection();
+  startPosterior();
+  startEquation();
+  startEpsilon();
+  startWelcome();
   startPad();
   startInterpolation();
   startInput();
@@ -31,4 +34,4 @@ function start() {
 start();
 
 /** For tests and the console: the model's functions on plain arrays, and the state. */
-window.explorer = { ...model, pixelsOf, toScreen, points, state };
+window.explorer = { ...model, pixelsOf, toScreen, points, state, select };

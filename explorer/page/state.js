@@ -10,9 +10,14 @@ const state = {
   hidden: new Set(), // points.js: labels of the hidden classes
   frame: null, // film.js: index of the film's frame; null for the best epoch's means
   backdrop: true, // backdrop.js: whether the background shows decoded images
+  isDecoded: false, // lattice.js: whether the lattice is decoded
   selected: null, // selection.js: index of the selected test image
-  posterior: null, // selection.js: its q(z|x), { mu, sigma }
-  drawn: null, // pad.js: q(z|x) of the user's drawing, { mu, sigma }
+  subject: null, // selection.js: the image that is explained, { x, label, q: { mu, sigma } of q(z|x) }
+  posterior: null, // posterior.js: its p(z|x), { cells, isRefined }
+  terms: null, // posterior.js: { evidence, bce, kld, gap }, nats
+  term: null, // equation.js: name of the highlighted term
+  epsilon: [1, -0.5], // epsilon.js: the noise that makes z from q(z|x)
+  draws: [], // epsilon.js: ten more of it
   picking: false, // interpolation.js: whether clicks mark the ends of the line
   ends: [], // interpolation.js: up to two ends of the line, in the latent space
 };

@@ -8,7 +8,7 @@ function readTheme() {
   const read = (name) => style.getPropertyValue(name).trim();
   const classes = Array.from({ length: CLASS_COLORS }, (_, i) => read(`--c${i}`));
   const theme = { dark: darkScheme.matches, classes };
-  for (const name of ["ink", "soft", "accent", "card"]) theme[name] = read(`--${name}`);
+  for (const name of ["ink", "soft", "accent", "card", "bce", "kld", "gap"]) theme[name] = read(`--${name}`);
   return theme;
 }
 

@@ -1,0 +1,128 @@
+// The reparameterization trick by hand: a point epsilon in a standard normal disc, and z = mu + sigma * epsilon.
+
+const DISC_REACH = 3.2; // from the disc's middle to its edge, in units of epsilon
+const DRAWS = 10;
+const EPSILON_STEP = 0.1; // of an arrow key; with Shift, a fifth
+
+/** A draw of N(0, I) in two dimensions (Box and Muller). */
+function drawNormal() {
+  const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
+  const angle = 2 * Math.PI * Math.random();
+  return [radius * Math.cos(angle), radius * Math.sin(angle)];
+}
+
+/** The samples on the map: epsilon's, or those of ten draws. */
+function shownSamples() {
+  return [...state.draws, state.epsilon].map((epsilon) => reparameterize(state.subject.q, epsilon));
+}
+
+function setEpsilon(epsilon) {
+  update({ epsilon });
+}
+
+/** Ten draws; the disc's point is at the last of them. */
+function resample() {
+  const draws = Array.from({ length: DRAWS }, drawNormal);
+  update({ draws, epsilon: draws[DRAWS - 1] });
+  announce(`${DRAWS} draws of epsilon`);
+}
+
+function drawDisc() {
+  const { theme, epsilon, draws } = state;
+  const side = $("disc").clientWidth;
+  const context = fitCanvas($("disc"), side, side);
+  const scale = side / 2 / DISC_REACH;
+  const at = ([x, y]) => [side / 2 + scale * x, side / 2 - scale * y];
+  const shade = context.createRadialGradient(side / 2, side / 2, 0, side / 2, side / 2, side / 2);
+  for (let i = 0; i <= 10; i++) {
+    const opacity = Math.round(200 * Math.exp(-(((DISC_REACH * i) / 10) ** 2) / 2));
+    shade.addColorStop(i / 10, theme.accent + opacity.toString(16).padStart(2, "0"));
+  }
+  fillDot(context, [side / 2, side / 2], side / 2, shade);
+  for (const radius of [1, 2, 3]) {
+    context.strokeStyle = theme.soft;
+    context.lineWidth = 0.7;
+    context.beginPath();
+    context.arc(side / 2, side / 2, radius * scale, 0, 2 * Math.PI);
+    context.stroke();
+  }
+  for (const draw of draws) drawSampleDot(context, at(draw), 3);
+  drawSampleDot(context, at(epsilon), 6);
+}
+
+function drawSampleDot(context, place, radius) {
+  fillDot(context, place, radius, state.theme.card);
+  fillDot(context, place, radius - 1.5, state.theme.ink);
+}
+
+/** z of epsilon on the map, tied to mu, and of the ten draws. */
+function drawSamples(context) {
+  if (!state.subject || !content.stochastic || !isBestShown()) return;
+  const samples = shownSamples().map(toScreen);
+  const last = samples.length - 1;
+  strokePath(context, [toScreen(state.subject.q.mu), samples[last]], state.theme.ink, 1.2);
+  samples.forEach((sample, i) => drawSampleDot(context, sample, i === last ? 6 : 4));
+}
+
+function showSample() {
+  const { epsilon, subject } = state;
+  if (!subject) return;
+  const z = reparameterize(subject.q, epsilon);
+  showImage($("sampled"), model.decode(z));
+  $("epsilon").textContent = formatPair(epsilon);
+  $("sample").textContent = formatPair(z);
+}
+
+function showDraws() {
+  const { subject, draws } = state;
+  $("draws").hidden = draws.length === 0;
+  if (!subject || draws.length === 0) return;
+  const strip = $("draws");
+  const image = makeCanvas(28, 28);
+  strip.width = 28 * DRAWS;
+  draws.forEach((epsilon, i) => {
+    showImage(image, model.decode(reparameterize(subject.q, epsilon)));
+    strip.getContext("2d").drawImage(image, 28 * i, 0);
+  });
+}
+
+function listenToDisc() {
+  const disc = $("disc");
+  let isDragging = false;
+  const follow = (event) => {
+    const side = disc.clientWidth;
+    const scale = side / 2 / DISC_REACH;
+    setEpsilon([(event.offsetX - side / 2) / scale, (side / 2 - event.offsetY) / scale]);
+  };
+  disc.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    disc.setPointerCapture(event.pointerId);
+    isDragging = true;
+    follow(event);
+  });
+  disc.addEventListener("pointermove", (event) => {
+    if (isDragging) follow(event);
+  });
+  disc.addEventListener("lostpointercapture", () => (isDragging = false));
+  disc.addEventListener("keydown", (event) => {
+    const { key } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = event.shiftKey ? EPSILON_STEP / 5 : EPSILON_STEP;
+    if (key in ARROWS) setEpsilon(state.epsilon.map((e, d) => e + step * ARROWS[key][d]));
+    else if (key === "0") setEpsilon([0, 0]);
+    else if (key === "Enter") setEpsilon(drawNormal());
+    else return;
+    event.preventDefault();
+    announce(`epsilon = ${formatPair(state.epsilon)}, z = ${$("sample").textContent}`);
+  });
+}
+
+function startEpsilon() {
+  $("noise").hidden = !content.stochastic;
+  watch(["epsilon", "subject"], oncePerFrame(showSample));
+  watch(["draws", "subject"], oncePerFrame(showDraws));
+  watch(["epsilon", "draws", "theme", "size"], oncePerFrame(drawDisc));
+  $("draw-one").addEventListener("click", () => setEpsilon(drawNormal()));
+  $("resample").addEventListener("click", resample);
+  listenToDisc();
+}

@@ -1,0 +1,9 @@
+// A first visit: an image is selected, and a line says what to try.
+
+function startWelcome() {
+  watch(["ready"], () => select(content.first));
+  $("dismiss").addEventListener("click", () => {
+    $("welcome").hidden = true;
+    $("map").focus();
+  });
+}
