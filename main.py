@@ -44,6 +44,7 @@ def prepare(config):
     device = devices.find_device(config.device)
     devices.limit_threads()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(devices.fast_arithmetic())
         stack.enter_context(devices.hide_unused_gpu(device))
         stack.enter_context(devices.explain_torch_errors())
         world = stack.enter_context(devices.join_processes(device))
@@ -51,14 +52,11 @@ def prepare(config):
             stack.enter_context(storage.lock(config.results_dir))
         saved = devices.broadcast(checkpoint.find(config) if world.rank == 0 else None, world)
         config = checkpoint.adopt(config, saved)
-        precision = devices.find_precision(config.precision, device)
         held = checkpoint.dataset_in(config.results_dir) if world.rank == 0 else None
         with about(config.data_dir):
             dataset = data.find(config, held, world).to(device)
-        config = dataclasses.replace(config, dataset=dataset.name, precision=precision)
+        config = dataclasses.replace(config, dataset=dataset.name)
         variants.check_batches(config, len(dataset.train_images), world.size)
-        if saved:
-            checkpoint.check_same_run(config, saved)
         run = train.begin(config, dataset, world)
         if saved:
             checkpoint.restore(run, saved)

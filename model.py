@@ -27,12 +27,14 @@ class VAE(nn.Module):
         hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
         image_dim: pixels per image.
         prior: a module with the methods of `StandardNormal`, which is the default.
+        input_dropout: the share of the pixels that the encoder does not see in training.
     """
 
-    def __init__(self, latent_dim=2, hidden_dims=(400,), image_dim=784, prior=None):
+    def __init__(self, latent_dim=2, hidden_dims=(400,), image_dim=784, prior=None, input_dropout=0.0):
         super().__init__()
         self.latent_dim = latent_dim
         self.image_dim = image_dim
+        self.input_dropout = input_dropout
         self.encoder = mlp(image_dim, *hidden_dims, 2 * latent_dim)
         self.decoder = mlp(latent_dim, *reversed(hidden_dims), image_dim)
         self.prior = StandardNormal(latent_dim) if prior is None else prior
@@ -40,7 +42,7 @@ class VAE(nn.Module):
     def encode(self, x):
         """The parameters of q(z|x) (eq. 9): x (N, image_dim) -> mu and logvar = log sigma^2, each (N, latent_dim)."""
         # float() keeps z and the KLD in float32 when the layers run in bfloat16.
-        return self.encoder(x).float().chunk(2, dim=-1)
+        return self.encoder(F.dropout(x, self.input_dropout, self.training)).float().chunk(2, dim=-1)
 
     def reparameterize(self, mu, logvar, eps):
         """z = mu + sigma * eps (section 2.4): with eps ~ N(0, I), a sample of q(z|x) differentiable in mu and sigma.

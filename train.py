@@ -5,6 +5,7 @@ continued run is the run that was interrupted, and N processes reproduce the sin
 """
 
 import dataclasses
+import functools
 import math
 import time
 from typing import NamedTuple
@@ -12,15 +13,16 @@ from typing import NamedTuple
 import torch
 
 from model import VAE
+from support.compiled import compile_gradient, resolve_auto
 from support.config import Config
 from support.data import Dataset, pixels
-from support.devices import ALONE, World, all_reduce, find_precision
+from support.devices import ALONE, World, all_reduce
 from support.errors import UserError
-from support.seeds import EVALUATION_SEED, epoch_noise, generator
+from support.schedules import make_scheduler
+from support.seeds import EVALUATION_SEED, epoch_noise, generator, seed_of
 from variants import build_model
 
 EVALUATION_CHUNK = 500  # images at a time: their activations stay in the cache
-WARM_UP = 0.1  # the share of a onecycle run in which the learning rate rises
 
 
 def ignore(*progress):
@@ -38,16 +40,15 @@ def epochs(run, on_batch=ignore):
     Raises:
         UserError: a loss is not finite; the model is then not worth saving.
     """
-    test_images = run.dataset.test_images
     if run.history:
-        yield Epoch(run.history[-1], evaluate(run.model, test_images))
+        yield Epoch(run.history[-1], evaluate(run.model, run.dataset.test_images))
     for epoch in range(len(run.history) + 1, run.config.epochs + 1):
         start = time.perf_counter()
         losses = train_epoch(run, epoch, on_batch)
         check_finite(losses, epoch)
         means = losses.cpu().double().sum(0) / len(run.dataset.train_images)
         seconds = time.perf_counter() - start
-        test = evaluate(run.model, test_images)
+        test = evaluate(run.model, run.dataset.test_images)
         if not math.isfinite(test.bce + test.divergence):
             raise not_finite(f"epoch {epoch}, on the test set")
         weight = run.config.divergence_weight
@@ -67,6 +68,8 @@ def train_epoch(run, epoch, on_batch=ignore):
     batches = order.to(images.device).split(run.config.batch_size)
     noise = eps.to(images.device).split(run.config.batch_size)
     losses = torch.zeros(len(batches), 2, device=images.device)
+    run.model.train()
+    torch.manual_seed(seed_of(run.config.seed, epoch, run.world.rank))  # of the input dropout
     for batch, index in enumerate(batches):
         losses[batch] = step(run, index, noise[batch])
         on_batch(epoch, batch, losses)
@@ -74,32 +77,43 @@ def train_epoch(run, epoch, on_batch=ignore):
 
 
 def step(run, index, eps):
-    """One step on the mean of BCE + weight * divergence over a batch.
+    """One step on the mean of BCE + weight * divergence over a batch; returns its sums of both, (2,), in nats.
 
     Each process takes the gradient on its share of the batch, and all_reduce adds the shares up. `index` (n,) are the
     batch's rows in the training images; `eps` (n, latent_dim) are draws of N(0, I).
-
-    Returns: the batch's sums of BCE and divergence, (2,), in nats.
     """
     mine, my_eps = (part.tensor_split(run.world.size)[run.world.rank] for part in (index, eps))
-    x = pixels(run.dataset.train_images.index_select(0, mine))
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=run.config.precision == "bfloat16"):
-        bce, divergence, *_ = run.model(x, my_eps)
-    bce = bce.sum()
-    divergence = divergence.sum()
-    loss = (bce + run.config.divergence_weight * divergence) / len(index)
-    run.optimizer.zero_grad()
-    loss.backward()
-    losses = torch.stack([bce.detach(), divergence.detach()])
+    images = run.dataset.train_images.index_select(0, mine)
+    if run.config.compile == "on" and len(index) == run.config.batch_size:  # one shape: an epoch's last batch is eager
+        losses = run.compiled_gradient(images, my_eps, run.config, len(index))
+    else:
+        run.optimizer.zero_grad()
+        loss, losses = objective(run.model, images, my_eps, run.config, len(index))
+        loss.backward()
     all_reduce([losses, *(parameter.grad for parameter in run.model.parameters())], run.world)
     run.optimizer.step()
     run.scheduler.step()
     return losses
 
 
+def objective(model, images, eps, config, n):
+    """The part of a batch's loss that falls to these images, and their sums of BCE and divergence, (2,), in nats.
+
+    Args:
+        images: (M, 784) uint8.
+        n: images in the whole batch.
+    """
+    x = pixels(images)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        bce, divergence, *_ = model(x, eps)
+    losses = torch.stack([bce.sum(), divergence.sum()])
+    return (losses[0] + config.divergence_weight * losses[1]) / n, losses.detach()
+
+
 @torch.no_grad()
 def evaluate(model, images):
     """Mean losses, in float32, of images (N, 784) uint8 at one z per image; the noise is always the same."""
+    model.eval()
     eps = torch.randn(len(images), model.latent_dim, generator=generator(EVALUATION_SEED)).to(images.device)
     chunks = zip(images.split(EVALUATION_CHUNK), eps.split(EVALUATION_CHUNK), strict=True)
     outputs = zip(*(model(pixels(chunk), noise) for chunk, noise in chunks), strict=True)
@@ -140,31 +154,21 @@ class Run:
     history: list[dict] = dataclasses.field(default_factory=list)  # the rows of the finished epochs
     world: World = ALONE
 
+    @functools.cached_property
+    def compiled_gradient(self):
+        """The gradient of `objective`, compiled for batches of one size."""
+        return compile_gradient(objective, self.model)
+
 
 def begin(config, dataset, world=ALONE):
     """A new run on the dataset's device, its weights drawn from the seed."""
     device = dataset.train_images.device
-    config = dataclasses.replace(config, precision=find_precision(config.precision, device))
+    steps = config.epochs * math.ceil(len(dataset.train_images) / config.batch_size)
+    config = resolve_auto(config, device, steps)
     torch.manual_seed(config.seed)
     model = build_model(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), config.lr, fused=True)
-    steps = config.epochs * math.ceil(len(dataset.train_images) / config.batch_size)
     return Run(config, dataset, model, optimizer, make_scheduler(config, optimizer, steps), world=world)
-
-
-def make_scheduler(config, optimizer, steps):
-    """The learning rate by --schedule; onecycle rises from lr / 25 for a tenth of the steps, then falls to 0."""
-    if config.schedule == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    steps = max(steps, 3)  # two up and one down: OneCycleLR divides by the lengths of its phases
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        config.lr,
-        steps,
-        pct_start=max(WARM_UP, 2 / steps),
-        anneal_strategy="linear",
-        cycle_momentum=False,
-    )
 
 
 def check_finite(losses, epoch):

@@ -24,7 +24,7 @@ CLASS_COLORS = (
     *("#2266ff", "#ee7700", "#cc0000", "#11bb00", "#7700dd", "#dd77ff", "#ffaabb", "#446677", "#aadd00", "#8888cc"),
 )
 OPACITY = 0.5  # of a point
-LAYERS = 4  # in which a latent frame's points are drawn
+LAYERS = 3  # in which a latent frame's points are drawn
 GIF_SIZE = (540, 294)  # Three fifths of a latent frame; with the colours below, 100 frames take about 2.4 MB.
 GIF_COLORS = 32
 

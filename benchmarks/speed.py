@@ -1,7 +1,8 @@
-"""How long does an epoch take, and what does a run cost beside training? python benchmarks/speed.py
+"""How long does an epoch take, how long compiling, and how long the whole command? python benchmarks/speed.py
 
 784-400-2 on MNIST in batches of 128. Each contender runs in its own process. They take turns, one epoch each, round
-after round, so that a machine whose speed drifts treats them alike. Nothing that is written stays.
+after round, so that a machine whose speed drifts treats them alike. Nothing that is written stays. The whole benchmark
+takes about ten minutes on two cores.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import multiprocessing
+import os
 import resource
 import statistics
 import subprocess
@@ -25,16 +27,18 @@ import torch.nn.functional as F
 import explorer
 import train
 from model import VAE, kld
-from support import checkpoint, data, likelihood, report
+from support import checkpoint, data, report
 from support.config import Config, default_data_dir, directory, whole_number
-from support.devices import find_precision
+from support.devices import fast_arithmetic, find_precision
 from support.errors import UserError
-from support.seeds import EVALUATION_SEED, generator
 
 BATCH_SIZE = 128
 BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 FRACTIONS = {"1/4": 0.25, "1/2": 0.5, "all": 1.0}
+SIZE_ROUNDS = 3
 EPOCHS = 100  # of the run whose parts beside training are timed
+ROOT = Path(__file__).parent.parent
+COMMAND = ("main.py", "--epochs", "100", "--log_interval", "30", "--device", "cpu")
 PEAK_UNIT = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss: bytes on macOS, kilobytes elsewhere
 
 
@@ -43,7 +47,7 @@ def main():
     parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
     parser.add_argument("--rounds", type=whole_number, default=7, help="timed epochs per contender (default: 7)")
     flags = parser.parse_args()
-    config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE)
+    config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE, compile="off")
     try:
         dataset = data.load("mnist", flags.data_dir)
     except (UserError, OSError) as error:
@@ -52,16 +56,19 @@ def main():
     seconds, memory = race(find_contenders(config), flags.rounds)
     print_contenders(seconds, memory, "conventional loop")
     with tempfile.TemporaryDirectory() as folder:
-        print_parts(time_parts(dataclasses.replace(config, results_dir=Path(folder)), dataset, flags.rounds))
+        print_compiling(time_compiling(config, folder))
+        with fast_arithmetic():
+            print_parts(time_parts(dataclasses.replace(config, results_dir=Path(folder)), dataset, flags.rounds))
+        print_command(*time_command(flags.data_dir, folder))
 
     sizes = {f"{name} of the data": functools.partial(project, config, share) for name, share in FRACTIONS.items()}
     for n in BATCH_SIZES:
         sizes[f"batches of {n}"] = functools.partial(project, dataclasses.replace(config, batch_size=n))
-    print_sizes(race(sizes, flags.rounds)[0])
+    print_sizes(race(sizes, SIZE_ROUNDS)[0])
 
 
 def find_contenders(config):
-    """The contenders by name: functions that make a function that trains for an epoch."""
+    """The contenders by name: context managers that yield a function that trains for an epoch."""
     best = find_precision("auto", torch.device("cpu"))
     contenders = {
         "conventional loop": functools.partial(conventional, config),
@@ -69,11 +76,14 @@ def find_contenders(config):
     }
     for precision in dict.fromkeys((best, "float32")):
         mine = dataclasses.replace(config, precision=precision)
-        contenders[f"this project, {precision}"] = functools.partial(project, mine)
+        compiled = dataclasses.replace(mine, compile="on")
+        contenders[f"this project, {precision}, compiled"] = functools.partial(project, compiled)
+        contenders[f"this project, {precision}, eager"] = functools.partial(project, mine)
         contenders[f"products alone, {precision}"] = functools.partial(products, mine)
     return contenders
 
 
+@contextlib.contextmanager
 def conventional(config):
     """The loop of most tutorials: a DataLoader makes a PIL image and a tensor of each digit; float32, Adam."""
     from torchvision import datasets, transforms  # here: the other contenders do without
@@ -96,26 +106,30 @@ def conventional(config):
             bce.item()  # tutorials add up the losses here
             divergence.item()
 
-    return epoch
+    yield epoch
 
 
+@contextlib.contextmanager
 def jax_scan(config):
     """The same epoch, compiled by JAX. Raises ImportError if JAX is not installed."""
     from jax_scan import make_epoch
 
     images = data.load("mnist", config.data_dir).train_images
-    return make_epoch(data.pixels(images).numpy(), config.batch_size)
+    yield make_epoch(data.pixels(images).numpy(), config.batch_size)
 
 
+@contextlib.contextmanager
 def project(config, share=1.0):
     """This project's epoch, over a share of the training images."""
-    dataset = data.load("mnist", config.data_dir)
-    n = int(share * len(dataset.train_images))
-    dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])
-    run = train.begin(config, dataset)
-    return lambda: train.train_epoch(run, 1)
+    with fast_arithmetic():
+        dataset = data.load("mnist", config.data_dir)
+        n = int(share * len(dataset.train_images))
+        dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])
+        run = train.begin(config, dataset)
+        yield lambda: train.train_epoch(run, 1)
 
 
+@contextlib.contextmanager
 def products(config):
     """The large matrix products of an epoch and nothing else: two forward and three backward per batch."""
     batches = -(-60_000 // config.batch_size)
@@ -132,7 +146,8 @@ def products(config):
             x @ weight.T  # decoder's input, backward
             x.T @ hidden  # decoder's weights, backward
 
-    return epoch
+    with fast_arithmetic():
+        yield epoch
 
 
 def race(contenders, rounds):
@@ -168,17 +183,36 @@ def race(contenders, rounds):
 
 def serve(pipe, make_epoch):
     """In the contender's process: prepare, and then time one epoch per message."""
-    try:
-        epoch = make_epoch()
-    except ImportError as error:
-        pipe.send(str(error))
-        return
-    pipe.send(None)
-    while pipe.recv():
-        start = time.perf_counter()
-        epoch()
-        elapsed = time.perf_counter() - start
-        pipe.send((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNIT))
+    with contextlib.ExitStack() as stack:
+        try:
+            epoch = stack.enter_context(make_epoch())
+        except ImportError as error:
+            pipe.send(str(error))
+            return
+        pipe.send(None)
+        while pipe.recv():
+            start = time.perf_counter()
+            epoch()
+            elapsed = time.perf_counter() - start
+            pipe.send((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNIT))
+
+
+def time_compiling(config, folder):
+    """The seconds of the first four steps, by the state of the compiler's cache, which is put into a folder."""
+    run = functools.partial(project, dataclasses.replace(config, compile="on"), 4 * config.batch_size / 60_000)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder) / "compiled")  # also the command's, which finds it warm
+    return {state: race({state: run}, 0)[0][state][0] for state in ("cold", "warm")}
+
+
+def time_command(data_dir, folder):
+    """The seconds of the whole documented command, and the peak memory of its process in GB."""
+    flags = ["--data_dir", str(data_dir), "--results_dir", str(Path(folder) / "command")]
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *COMMAND, *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)  # the memory of this process, not of all that ran before
+    if status:
+        sys.exit(f"speed.py: error: {' '.join(COMMAND)} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / PEAK_UNIT
 
 
 class Stopwatch:
@@ -232,17 +266,13 @@ def time_start_and_end(watch, run):
     """Time what a run does once."""
     config = run.config
     with watch.time("start: imports"):
-        subprocess.run([sys.executable, "-c", "import train"], cwd=Path(__file__).parent.parent, check=True)
+        subprocess.run([sys.executable, "-c", "import train"], cwd=ROOT, check=True)
     with watch.time("start: data"):
         data.load(config.dataset, config.data_dir)
     with watch.time("end: explorer.html"):
         explorer.write(config, run.dataset, run.history)
     with watch.time("end: pictures and log p(x)"):
         report.finish(run)
-    images = run.dataset.test_images
-    k = likelihood.affordable_samples(run.model, len(images))
-    with watch.time(f"end: log p(x) alone, k = {k}"):
-        likelihood.log_likelihood(run.model, run.model.encode, images, k, generator(EVALUATION_SEED))
 
 
 def print_contenders(seconds, memory, base):
@@ -254,6 +284,20 @@ def print_contenders(seconds, memory, base):
         print(
             f"| {name} | {summary(values)} | {statistics.median(ratios):.2f} | {values[0]:.2f} | {memory[name]:.2f} |"
         )
+
+
+def print_compiling(seconds):
+    """Print how long compiling takes."""
+    print("\n| compiling the step | s |\n|---|---|")
+    for state, value in seconds.items():
+        print(f"| with a {state} cache | {value:.1f} |")
+
+
+def print_command(seconds, memory):
+    """Print how long the whole command takes."""
+    print(
+        f"\n| the whole command | s | peak GB |\n|---|---|---|\n| {' '.join(COMMAND)} | {seconds:.0f} | {memory:.2f} |"
+    )
 
 
 def print_parts(seconds):

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import train
 from support import data
 from support.config import Config, default_data_dir, directory, whole_number
+from support.devices import fast_arithmetic
 from support.errors import UserError
 
 TARGET = 148.3267  # nats per test image: the review's best of 100 epochs, reached at epoch 97
@@ -71,10 +72,11 @@ def main():
     except (UserError, OSError) as error:
         sys.exit(f"speedrun.py: error: {error}")
     seeds = range(1, flags.seeds + 1)
-    if flags.ablations:
-        ablate(dataset, seeds)
-    else:
-        race(dataset, seeds)
+    with fast_arithmetic():
+        if flags.ablations:
+            ablate(dataset, seeds)
+        else:
+            race(dataset, seeds)
 
 
 def race(dataset, seeds):

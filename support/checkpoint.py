@@ -35,8 +35,8 @@ COLUMNS = (
 ROOT = Path(__file__).parent.parent
 # The files that decide the arithmetic of a run.
 ARITHMETIC = (
-    *("model.py", "train.py", "support/data.py", "support/devices.py", "support/idx.py", "support/images.py"),
-    *("support/seeds.py", "variants/*.py"),
+    *("model.py", "train.py", "support/compiled.py", "support/data.py", "support/devices.py", "support/idx.py"),
+    *("support/images.py", "support/schedules.py", "support/seeds.py", "variants/*.py"),
 )
 WAYS_OUT = "replace it with --overwrite, or name another --results_dir"
 
@@ -82,16 +82,15 @@ def dataset_in(folder):
 def adopt(config, saved):
     """The Config with which a command goes on: where it leaves a choice open, the saved run's own.
 
-    --resume leaves open every flag that is not named; --precision auto is open always.
+    --resume leaves open every flag that is not named; --precision auto and --compile auto are open always.
     """
     if saved is None:
         return config
     if config.resume:
         own = {field.name for field in FLAGS} - config.named - {"resume", "results_dir"}
         config = dataclasses.replace(config, **{name: getattr(saved.config, name) for name in own})
-    if config.precision == "auto":
-        config = dataclasses.replace(config, precision=saved.config.precision)
-    return config
+    auto = [name for name in ("precision", "compile") if getattr(config, name) == "auto"]
+    return dataclasses.replace(config, **{name: getattr(saved.config, name) for name in auto})
 
 
 def check_same_run(config, saved):
@@ -120,7 +119,12 @@ def check_same_run(config, saved):
 
 
 def restore(run, saved):
-    """Put a new run where the saved one stopped. Raises UserError if the checkpoint does not fit its own settings."""
+    """Put a new run where the saved one stopped.
+
+    Raises:
+        UserError: the run is not the saved one, or the checkpoint does not fit its own settings.
+    """
+    check_same_run(run.config, saved)
     path = run.config.results_dir / "checkpoint.pt"
     with refuse_damage(path):
         run.model.load_state_dict(saved.model)

@@ -29,6 +29,11 @@ def positive(text):
     return _number(float, text, 1.2e-38, 3.4e38, "a positive, finite number")
 
 
+def share(text):
+    """A number from 0 up to, but not including, 1."""
+    return _number(float, text, 0, 1 - 2**-53, "a number from 0 up to, but not including, 1")
+
+
 def directory(text):
     """A path; ~ and $VARIABLES are expanded."""
     if not text:
@@ -115,6 +120,10 @@ class Config:
     data_dir: Path = flag(default_data_dir, "where datasets are, or are downloaded to", directory, defines_run=False)
     results_dir: Path = flag(Path("results"), "where the run writes", directory, defines_run=False)
     precision: str = flag("auto", "dtype of the layers during training", one_of("auto", "float32", "bfloat16"))
+    compile: str = flag(
+        "auto", "train through torch.compile; auto: if the run is long enough to gain", one_of("auto", "on", "off")
+    )
+    input_dropout: float = flag(0.0, "share of the pixels that the encoder does not see in training", share)
     prior: str = flag(
         "normal",
         "p(z): N(0, I), a learned mixture of Gaussians, or the VampPrior",

@@ -6,9 +6,14 @@ import torch
 EVALUATION_SEED = 0  # not a flag: every reported figure uses the same noise
 
 
+def seed_of(*seeds):
+    """One seed that follows from the integers `seeds`."""
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
+
+
 def generator(*seeds):
     """A CPU generator whose numbers follow from the integers `seeds`."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]))
+    return torch.Generator().manual_seed(seed_of(*seeds))
 
 
 def epoch_noise(seed, epoch, n, latent_dim):

@@ -38,7 +38,7 @@ def losses_of(row):
 def test_last_lines_of_run_are_its_summary(finished_run):
     likelihood, best, where = finished_run.done.out.splitlines()[-3:]
     rows = metrics(finished_run.folder)
-    pattern = r"====> log p\(x\) at the best epoch: (-\d+\.\d{4}) nats per test image, by importance sampling, k = \d+"
+    pattern = r"====> log p\(x\) at the best epoch: (-\d+\.\d{4}) nats per test image, by quadrature"
     log_p = float(re.fullmatch(pattern, likelihood)[1])
     assert -float(rows[2]["test_total"]) < log_p < 0  # the ELBO is the lower bound
     assert best == f"====> Best epoch: 3 of 3 on MNIST, test set {losses_of(rows[2])}"

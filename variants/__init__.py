@@ -13,8 +13,8 @@ def build_model(config):
     if config.divergence == "mmd":
         from variants.wae import WAE
 
-        return WAE(config.latent_dim, config.hidden_dims)
-    model = VAE(config.latent_dim, config.hidden_dims)
+        return WAE(config.latent_dim, config.hidden_dims, input_dropout=config.input_dropout)
+    model = VAE(config.latent_dim, config.hidden_dims, input_dropout=config.input_dropout)
     if config.prior == "mixture":
         from variants.priors import Mixture
 

@@ -1,6 +1,7 @@
 """The Wasserstein auto-encoder: --divergence mmd (Tolstikhin et al., 2018, arXiv:1711.01558)."""
 
 import torch
+import torch.nn.functional as F
 
 from model import VAE, bce, mlp
 
@@ -10,13 +11,13 @@ SCALES = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 class WAE(VAE):
     """A deterministic encoder; the codes of a batch, not each q(z|x), are kept near p(z) = N(0, I)."""
 
-    def __init__(self, latent_dim=2, hidden_dims=(400,), image_dim=784):
-        super().__init__(latent_dim, hidden_dims, image_dim)
+    def __init__(self, latent_dim=2, hidden_dims=(400,), image_dim=784, input_dropout=0.0):
+        super().__init__(latent_dim, hidden_dims, image_dim, input_dropout=input_dropout)
         self.encoder = mlp(image_dim, *hidden_dims, latent_dim)
 
     def encode(self, x):
         """The code of each image, x (N, 784) -> (N, latent_dim), in place of mu; None in place of logvar."""
-        return self.encoder(x).float(), None
+        return self.encoder(F.dropout(x, self.input_dropout, self.training)).float(), None
 
     def forward(self, x, prior_draws):
         """BCE (N,), the batch's MMD to draws of the prior (N, latent_dim), repeated to (N,), and z, twice."""
