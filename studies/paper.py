@@ -16,6 +16,7 @@ from torch import nn
 import train
 from model import VAE, bce, log_normal
 from support.config import Config
+from support.devices import fast_arithmetic
 from support.storage import partial, rename
 
 LATENT_DIMS = (3, 5, 10, 20, 200)
@@ -93,12 +94,12 @@ def measure_curve(flags, run):
     path = flags.results_dir / "runs" / f"{method},latent_dim={latent_dim}.csv"
     if path.exists() and not flags.overwrite:
         return read_rows(path)
-    torch.set_flush_denormal(True)  # weights of pixels that are never inked decay to denormals, which are slow
     dataset = common.load_dataset(flags)
     first, search, last = (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, SEARCH, LAST)
-    firsts = {rate: train_curve(*begin(dataset, latent_dim, method, rate), [search])[-1] for rate in RATES}
-    rate = max(RATES, key=lambda rate: firsts[rate]["train"])
-    points = train_curve(*begin(dataset, latent_dim, method, rate), spaced(first, last))
+    with fast_arithmetic():
+        firsts = {rate: train_curve(*begin(dataset, latent_dim, method, rate), [search])[-1] for rate in RATES}
+        rate = max(RATES, key=lambda rate: firsts[rate]["train"])
+        points = train_curve(*begin(dataset, latent_dim, method, rate), spaced(first, last))
     rows = [{"latent_dim": latent_dim, "method": method, "rate": rate} | point for point in points]
     path.parent.mkdir(exist_ok=True)
     common.write_csv(partial(path), rows)
