@@ -18,6 +18,7 @@ STUDIES = ROOT / "studies"
         ("divergence", {"divergence.csv": 2, "sliding.csv": 242}, ["divergence.png", "sliding.png"]),
         ("latent_dim", {"latent_dim.csv": 12}, ["latent_dim.png", "latent_dim_samples.png"]),
         ("published", {"published.csv": 22}, []),
+        ("paper", {"paper.csv": 36}, ["paper.png"]),
     ],
 )
 def test_quick_study_writes_its_tables_and_pictures(tmp_path, study, tables, pictures):
