@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import csv
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -99,20 +100,33 @@ def measure_runs(flags, runs, settings):
     load_dataset(flags)  # missing data are noticed here, once
     runs = [complete(config, flags, settings) for config in runs]
     k = QUICK_SAMPLES if flags.quick else SAMPLES
-    # The runs import PyTorch after this. One thread each is faster than sharing all cores.
+    print(f"The output of the runs is in {flags.results_dir / 'runs'}")
+    return in_parallel(functools.partial(measure, k=k), {config.results_dir.name: config for config in runs})
+
+
+def in_parallel(work, items):
+    """Apply a function to each of some named items, one process per core; a line is printed as each is done.
+
+    Args:
+        work: a function of one item.
+        items: from a name to its item.
+
+    Returns: what `work` returned, in the order of `items`.
+    """
+    # The processes import PyTorch after this. One thread each is faster than sharing all cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     workers = usable_cpus()
-    print(f"{len(runs)} runs, {workers} at a time; their output is in {flags.results_dir / 'runs'}", flush=True)
+    print(f"{len(items)} runs, {workers} at a time", flush=True)
     pool = concurrent.futures.ProcessPoolExecutor(
         max_workers=workers,
         mp_context=multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver"),
         initializer=start_worker,
     )
     try:
-        futures = {pool.submit(measure, config, k): config for config in runs}
+        futures = {pool.submit(work, item): name for name, item in items.items()}
         for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
             future.result()  # raises what the run raised
-            print(f"{done} of {len(runs)} done: {futures[future].results_dir.name}", flush=True)
+            print(f"{done} of {len(items)} done: {futures[future]}", flush=True)
         return [future.result() for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)
