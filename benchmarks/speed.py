@@ -242,7 +242,7 @@ def time_start_and_end(watch, run):
     images = run.dataset.test_images
     k = likelihood.affordable_samples(run.model, len(images))
     with watch.time(f"end: log p(x) alone, k = {k}"):
-        likelihood.log_likelihood(run.model, run.model.encode, images, k, generator(EVALUATION_SEED))
+        likelihood.importance_sampling(run.model, run.model.encode, images, k, generator(EVALUATION_SEED))
 
 
 def print_contenders(seconds, memory, base):

@@ -194,7 +194,7 @@ def measure_likelihood(model, config, dataset, k):
     images = dataset.test_images[::EVERY]
     bce, divergence, *_ = train.evaluate(model, images)
     proposal = likelihood.proposal_of(model, config, dataset.train_images)
-    log_p = likelihood.log_likelihood(model, proposal, images, k, generator(EVALUATION_SEED))
+    log_p = likelihood.importance_sampling(model, proposal, images, k, generator(EVALUATION_SEED))
     return {
         "bce": bce,
         "kld": divergence if config.divergence == "kl" else None,
