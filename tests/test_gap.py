@@ -8,7 +8,7 @@ import torch
 from helpers import equal
 from processes import ROOT
 
-from model import VAE, kld, log_normal
+from model import VAE, bce, kld, log_normal
 from support import data, likelihood
 from support.seeds import generator
 
@@ -53,7 +53,7 @@ def test_gap_is_the_divergence_of_q_from_the_posterior(gap, model, images):
 
 def test_best_gaussian_is_the_prior_if_the_decoder_ignores_z(gap, model, images):
     model.decoder[0].weight.zero_()
-    mu, logvar, elbo = gap.best_gaussians(model, images, gap.posterior_peaks(model, images))
+    mu, logvar, elbo = gap.inference.best_gaussians(model, images, gap.inference.posterior_peaks(model, images))
     assert kld(mu, logvar) == pytest.approx(0, abs=1e-3)
     assert elbo == pytest.approx(likelihood.quadrature(model, images), abs=0.01)
 
@@ -67,10 +67,10 @@ def test_best_gaussian_lies_between_the_encoder_and_log_p(gap, model, images):
 
 
 def test_posterior_peaks_where_no_other_z_is_more_probable(gap, model, images):
-    z = gap.posterior_peaks(model, images).requires_grad_()
+    z = gap.inference.posterior_peaks(model, images).requires_grad_()
 
     def log_posterior(z):
-        return model.prior.log_prob(z) - gap.bce(model.decode(z), data.pixels(images))
+        return model.prior.log_prob(z) - bce(model.decode(z), data.pixels(images))
 
     for direction in torch.cartesian_prod(*[torch.tensor([-0.5, 0.0, 0.5])] * 2):
         assert (log_posterior(z + direction) <= log_posterior(z) + 1e-4).all()
