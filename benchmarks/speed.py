@@ -29,7 +29,6 @@ from support import checkpoint, data, likelihood, report
 from support.config import Config, default_data_dir, directory, whole_number
 from support.devices import find_precision
 from support.errors import UserError
-from support.seeds import EVALUATION_SEED, generator
 
 BATCH_SIZE = 128
 BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
@@ -239,10 +238,8 @@ def time_start_and_end(watch, run):
         explorer.write(config, run.dataset, run.history)
     with watch.time("end: pictures and log p(x)"):
         report.finish(run)
-    images = run.dataset.test_images
-    k = likelihood.affordable_samples(run.model, len(images))
-    with watch.time(f"end: log p(x) alone, k = {k}"):
-        likelihood.importance_sampling(run.model, run.model.encode, images, k, generator(EVALUATION_SEED))
+    with watch.time("end: log p(x) alone"):
+        likelihood.estimate(run.model, config, run.dataset.test_images, run.dataset.train_images)
 
 
 def print_contenders(seconds, memory, base):

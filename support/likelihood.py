@@ -14,7 +14,7 @@ from support.seeds import EVALUATION_SEED, generator
 MOST_DIMS = 2  # of quadrature: with more latents, a lattice has too many points
 EXTENT = 6.5  # standard deviations from the mean of each of the prior's Gaussians to the end of the lattice
 TILE_POINTS = 25  # in a tile at first
-MOST_TILE_POINTS = 2**15
+MOST_TILE_POINTS = 6400
 NEGLIGIBLE = 20  # nats: tiles with less than exp(-20) of p(x) are not worth a finer lattice
 TOLERANCE = 0.03  # nats per image; what halving changes once more is far less
 IMAGES = 10_000  # at a time
@@ -43,7 +43,7 @@ def estimate(model, config, images, train_images, k=None):
     Args:
         config: the run's Config.
         images: (N, 784) uint8, on the model's device, as are the training images.
-        k: samples per image for importance sampling; as many as take a few seconds if None.
+        k: samples per image for importance sampling, at least 10; as many as take a few seconds if None.
 
     Returns: an Estimate.
     """
@@ -52,8 +52,7 @@ def estimate(model, config, images, train_images, k=None):
     k = k or affordable_samples(model, len(images))
     proposal = proposal_of(model, config, train_images)
     log_p, log_p_tenth = (
-        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED))
-        for samples in (k, max(1, k // 10))
+        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED)) for samples in (k, k // 10)
     )
     return Estimate(log_p, k, log_p_tenth)
 

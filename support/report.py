@@ -15,7 +15,7 @@ import utils
 from support import checkpoint, likelihood, manifold, storage
 from support.config import to_plain
 from support.data import pixels
-from support.seeds import EVALUATION_SEED, generator
+from support.seeds import generator
 
 DIVERGENCES = {"kl": "KLD", "mmd": "MMD"}
 PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
@@ -189,16 +189,22 @@ def print_summary(run, best, model):
         mu = model.encode(pixels(images))[0]
     if manifold.active_units(mu) < model.latent_dim:
         print(f"====> {inactive_latents(manifold.active_units(mu), run.config)}")
-    k = likelihood.affordable_samples(model, len(images))
-    proposal = likelihood.proposal_of(model, run.config, run.dataset.train_images)
-    log_p = likelihood.log_likelihood(model, proposal, images, k, generator(EVALUATION_SEED))
+    estimate = likelihood.estimate(model, run.config, images, run.dataset.train_images)
     print(
-        f"====> log p(x) at the best epoch: {log_p.double().mean():.4f} nats per test image, "
-        f"by importance sampling, k = {k}\n"
+        f"====> log p(x) at the best epoch: {log_p_text(estimate)}\n"
         f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
         f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
         f"Results are in {run.config.results_dir}: {', '.join(files(run.config))}, reconstruction/, latent/"
     )
+
+
+def log_p_text(estimate):
+    """The mean of a `likelihood.Estimate` and its method, as they are printed."""
+    mean = f"{estimate.log_p.double().mean():.4f} nats per test image"
+    if estimate.k is None:
+        return f"{mean}, by quadrature"
+    tenth = f"k = {estimate.k // 10}: {estimate.log_p_tenth.double().mean():.4f}"
+    return f"{mean}, by importance sampling, k = {estimate.k} ({tenth}; it rises with k)"
 
 
 def inactive_latents(active, config):

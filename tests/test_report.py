@@ -12,6 +12,7 @@ import train
 import utils
 from support import data, report
 from support.config import FLAGS, Config
+from support.likelihood import Estimate
 
 ROW = {"epoch": 7, "test_bce": 141.806, "test_divergence": 6.3823, "test_total": 148.1883}
 LOSSES = r"BCE_Loss: \d+\.\d{4}, KLD_Loss: \d+\.\d{4}, Total_Loss: \d+\.\d{4}"
@@ -38,7 +39,7 @@ def losses_of(row):
 def test_last_lines_of_run_are_its_summary(finished_run):
     likelihood, best, where = finished_run.done.out.splitlines()[-3:]
     rows = metrics(finished_run.folder)
-    pattern = r"====> log p\(x\) at the best epoch: (-\d+\.\d{4}) nats per test image, by importance sampling, k = \d+"
+    pattern = r"====> log p\(x\) at the best epoch: (-\d+\.\d{4}) nats per test image, by quadrature"
     log_p = float(re.fullmatch(pattern, likelihood)[1])
     assert -float(rows[2]["test_total"]) < log_p < 0  # the ELBO is the lower bound
     assert best == f"====> Best epoch: 3 of 3 on MNIST, test set {losses_of(rows[2])}"
@@ -46,6 +47,13 @@ def test_last_lines_of_run_are_its_summary(finished_run):
     names = where.removeprefix(f"Results are in {finished_run.folder}: ").split(", ")
     written = [path.name + "/" * path.is_dir() for path in finished_run.folder.iterdir() if path.name != ".lock"]
     assert sorted(names) == sorted(written)
+
+
+def test_log_p_with_more_latents_is_printed_beside_that_of_fewer_samples():
+    estimate = Estimate(torch.tensor([-97.0, -98.0]), 500, torch.tensor([-99.0, -98.5]))
+    assert report.log_p_text(estimate) == (
+        "-97.5000 nats per test image, by importance sampling, k = 500 (k = 50: -98.7500; it rises with k)"
+    )
 
 
 def test_status_lines_come_at_log_interval(small_mnist, tmp_path, no_drawing):

@@ -28,6 +28,8 @@ def test_quick_study_writes_its_tables_and_pictures(tmp_path, study, tables, pic
         assert len(rows) == n
         if "log_p" in rows[0]:
             assert all(float(row["log_p"]) < 0 < float(row["knn_accuracy"]) <= 1 for row in rows)
+            # By quadrature there is no estimate with fewer samples.
+            assert all((row["log_p_tenth"] == "") == (row.get("latent_dim", "2") in "12") for row in rows)
             printed = [line for line in done.stdout.splitlines() if line.startswith("| ")]
             assert len(printed) == n + 2, "a head, a rule, and the rows"
     for name in pictures:
