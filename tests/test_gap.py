@@ -1,0 +1,101 @@
+"""The study of the gap between log p(x) and the bound: its ELBO, its best Gaussians, and its held-out images."""
+
+import argparse
+import dataclasses
+
+import pytest
+import torch
+from helpers import equal
+from processes import ROOT
+
+from model import VAE, bce, kld, log_normal
+from support import data, likelihood
+from support.seeds import generator
+
+
+@pytest.fixture
+def gap(monkeypatch):
+    """The study as a module."""
+    monkeypatch.syspath_prepend(ROOT / "studies")
+    import gap
+
+    return gap
+
+
+@pytest.fixture
+def model():
+    """A VAE of images of six pixels whose encoder and decoder vary with their input as much as trained ones."""
+    model = VAE(latent_dim=2, hidden_dims=(8,), image_dim=6).requires_grad_(False)
+    source = generator(4)
+    for parameter in model.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=source))
+    model.encoder[-1].weight.mul_(0.2)  # the prior reaches as far as each q(z|x)
+    return model
+
+
+@pytest.fixture
+def images():
+    """Seven images of six pixels."""
+    return torch.randint(256, (7, 6), generator=generator(5)).to(torch.uint8)
+
+
+def test_gap_is_the_divergence_of_q_from_the_posterior(gap, model, images):
+    measured = gap.measure(model, images, detailed=False)
+    lattice = likelihood.lattice(model, 40)
+    log_posterior = likelihood.log_joint(model, lattice, images).log_softmax(1)
+    mu, logvar = model.encode(data.pixels(images))
+    log_volume = lattice.log_mass - model.prior.log_prob(lattice.z)
+    log_q = log_normal(lattice.z, mu.unsqueeze(1), logvar.unsqueeze(1)) + log_volume
+    divergence = (log_q.exp() * (log_q - log_posterior)).sum(1)
+    assert log_q.exp().sum(1) == pytest.approx(1, abs=1e-3), "the lattice is fine and wide enough"
+    assert measured.gap == pytest.approx(divergence, abs=0.03)
+
+
+def test_best_gaussian_is_the_prior_if_the_decoder_ignores_z(gap, model, images):
+    model.decoder[0].weight.zero_()
+    mu, logvar, elbo = gap.inference.best_gaussians(model, images, gap.inference.posterior_peaks(model, images))
+    assert kld(mu, logvar) == pytest.approx(0, abs=1e-3)
+    assert elbo == pytest.approx(likelihood.quadrature(model, images), abs=0.01)
+
+
+def test_best_gaussian_lies_between_the_encoder_and_log_p(gap, model, images):
+    measured = gap.measure(model, images, detailed=True)
+    assert (measured.best >= measured.elbo).all()
+    assert (measured.best <= measured.log_p + 0.03).all()
+    figures = measured.summary()
+    assert figures["amortisation"] + figures["approximation"] == pytest.approx(figures["gap"])
+
+
+def test_posterior_peaks_where_no_other_z_is_more_probable(gap, model, images):
+    z = gap.inference.posterior_peaks(model, images).requires_grad_()
+
+    def log_posterior(z):
+        return model.prior.log_prob(z) - bce(model.decode(z), data.pixels(images))
+
+    for direction in torch.cartesian_prod(*[torch.tensor([-0.5, 0.0, 0.5])] * 2):
+        assert (log_posterior(z + direction) <= log_posterior(z) + 1e-4).all()
+
+
+def test_held_out_images_are_not_trained_on(gap, small_mnist):
+    dataset = data.load("mnist", small_mnist)
+    held_out = gap.hold_out(dataset)
+    n = len(held_out.train_images)
+    assert 0 < len(held_out.test_images) <= n / 4
+    assert equal(torch.cat([held_out.train_images, held_out.test_images]), dataset.train_images)
+    assert equal(torch.cat([held_out.train_labels, held_out.test_labels]), dataset.train_labels)
+
+
+def test_finished_run_is_not_trained_again(gap, small_mnist, tmp_path, monkeypatch):
+    dataset = data.load("mnist", small_mnist)
+    monkeypatch.setattr(gap.common, "load_dataset", lambda flags: dataset)
+    flags = argparse.Namespace(results_dir=tmp_path, quick=True, overwrite=False)
+    config = dataclasses.replace(gap.SHORT, epochs=1, hidden_dims=(4,), input_dropout=0.2)
+    run = gap.Run(config, held_out=True)
+    gap.measure_run(flags, run)
+    row = gap.read_row(run, flags)
+    assert row.total == pytest.approx(row.bce + row.kld)
+    assert row.gap > 0 and row.train_gap > 0
+
+    monkeypatch.delattr(gap.train, "begin")
+    gap.measure_run(flags, run)
+    assert gap.read_row(run, flags) == row
