@@ -2,8 +2,10 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
+AGAIN = 0.1  # seconds until a signal is sent again
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
 
@@ -23,13 +25,25 @@ def stop_on_signals():
         signal.signal(signum, signal.SIG_DFL)
         raise Interrupted(signum)
 
+    def send_again(unraisable):
+        """Python has dropped an exception, and goes on. It does so in finalizers and callbacks of weak references."""
+        if not isinstance(unraisable.exc_value, Interrupted):
+            report_unraisable(unraisable)
+            return
+        signum = unraisable.exc_value.signum
+        signal.signal(signum, interrupt)
+        threading.Timer(AGAIN, signal.raise_signal, (signum,)).start()
+
+    report_unraisable = sys.unraisablehook
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
     before = {signum: signal.getsignal(signum) for signum in STOPPING if in_main_thread}
     for signum, handler in before.items():
         if handler is not signal.SIG_IGN:  # what the parent process ignores stays ignored, as under nohup
             signal.signal(signum, interrupt)
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = report_unraisable
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
@@ -140,6 +141,14 @@ def test_compiled_run_has_the_same_bits_with_a_cold_and_a_warm_cache_and_when_co
     cold, warm, continued = sorted(path for path in tmp_path.iterdir() if path.name.isdigit())
     assert_same_training(cold, warm)
     assert_same_training(cold, continued)
+
+
+@pytest.mark.slow
+def test_compiled_run_says_nothing_of_a_cuda_toolkit_without_a_gpu(small_mnist, tmp_path):
+    variables = {**os.environ, "CUDA_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    flags = (*KMNIST, *SMALL, "--data_dir", small_mnist, "--epochs", 1, "--compile", "on")
+    done = run_command("--results_dir", tmp_path / "results", *flags, env=variables)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_continued_run_draws_the_same_input_dropout(run_main, tmp_path, no_drawing):

@@ -8,9 +8,12 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
+import weakref
 from importlib import metadata
 from pathlib import Path
+from threading import Event
 
 import matplotlib
 import pytest
@@ -22,7 +25,7 @@ import utils
 from support import console, data, devices, environment, report, storage
 from support.config import Config
 from support.errors import UserError, about
-from support.signals import STOPPING, stop_on_signals
+from support.signals import STOPPING, Interrupted, stop_on_signals
 
 ONE = (*SMALL, "--epochs", 1)
 
@@ -461,6 +464,18 @@ def test_ignored_signals_stay_ignored_and_handlers_come_back():
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def test_signal_during_a_callback_of_a_weak_reference_stops_all_the_same():
+    """Python drops what is raised there, and goes on."""
+    thing = Event()
+    reference = weakref.ref(thing, lambda reference: signal.raise_signal(STOPPING[0]))
+    with pytest.raises(Interrupted) as interrupted, stop_on_signals():
+        del thing
+        assert reference() is None
+        for _ in range(1000):
+            time.sleep(0.01)
+    assert interrupted.value.signum == STOPPING[0]
 
 
 # CPUs
