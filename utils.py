@@ -20,7 +20,7 @@ from PIL import Image
 STYLE = ["default", {"font.size": 11, "axes.titlesize": 11, "figure.titlesize": 12, "text.parse_math": False}]
 # Paul Tol's muted scheme, which is safe for colour-blind readers, and black; then ten that are far from these.
 CLASS_COLORS = (
-    *("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99", "#882255", "#999933", "#88ccee", "#aa4499", "#000000"),
+    *("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99", "#000000", "#999933", "#88ccee", "#aa4499", "#882255"),
     *("#2266ff", "#ee7700", "#cc0000", "#11bb00", "#7700dd", "#dd77ff", "#ffaabb", "#446677", "#aadd00", "#8888cc"),
 )
 OPACITY = 0.5  # of a point

@@ -42,6 +42,7 @@ FAR = 3  # standard deviations of q(z|x)
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)  # of the test images that have a smaller gap than a digit of the figure
 PANEL_CELLS = 200  # per axis
 ELLIPSE = 2  # standard deviations
+MARKERS = {"train": 7, "test": 4}  # sizes, so that one shows under the other
 COLORS = {"train": "#8c9aa8", "test": "#1f4e79", "encoder": "#c4483d", "best Gaussian": "#2e8b57"}
 COLUMNS = {
     "BCE": ("bce", 2),
@@ -318,7 +319,7 @@ def draw_curves(table, measured):
     for part in ("train", "test"):
         rows = [row for row in table if row["images"] == part]
         epochs = [row["epoch"] for row in rows]
-        style = {"color": COLORS[part], "marker": "o", "markersize": 4}
+        style = {"color": COLORS[part], "marker": "o", "markersize": MARKERS[part]}
         curves = {name: [row[name] for row in rows] for name in ("log_p", "elbo", "amortisation", "approximation")}
         values.plot(epochs, curves["log_p"], "--", label=f"log p(x), {part}", **style)
         values.plot(epochs, curves["elbo"], label=f"ELBO, {part}", **style)
@@ -380,7 +381,10 @@ def draw_posterior(axes, model, image, gaussians):
     axes.imshow(density, cmap="Greys", extent=(x[0], x[-1], y[0], y[-1]), origin="lower", aspect="equal")
     for name, (mu, logvar) in gaussians.items():
         width, height = (2 * ELLIPSE * (0.5 * logvar).exp()).tolist()
-        axes.add_patch(Ellipse(mu.tolist(), width, height, fill=False, color=COLORS[name], linewidth=1.5, label=name))
+        style = {"color": COLORS[name], "linewidth": 1.5, "label": f"{name}, {ELLIPSE} sigma"}
+        axes.add_patch(Ellipse(mu.tolist(), width, height, fill=False, **style))
+    axes.set_xlabel("z 1", fontsize=8)
+    axes.set_ylabel("z 2", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.locator_params(nbins=3)
 

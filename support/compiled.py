@@ -15,7 +15,7 @@ from torch.func import functional_call, grad
 from support.devices import find_precision, first_line
 from support.errors import UserError
 
-# Compiling takes 13 to 22 s with a cold cache on two cores, and saves 0.5 (AMD, Zen 5, bfloat16) to 1 ms (Intel,
+# Compiling takes 12 to 22 s with a cold cache on two cores, and saves 0.5 (AMD, Zen 5, bfloat16) to 1 ms (Intel,
 # float32) of each step of 784-400-2 in batches of 128: it pays after some 20,000 steps.
 STEPS_THAT_PAY = 20_000
 
