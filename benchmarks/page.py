@@ -7,6 +7,7 @@ and chromedriver.
 import argparse
 import shutil
 import statistics
+import sys
 from pathlib import Path
 
 from selenium import webdriver
@@ -15,8 +16,14 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu")
 IMAGES = 40
 FRAMES = 200
 
-# Before the page's scripts: the longest of the pieces in which they work beside the frames.
+# Before the page's scripts: when the page can be used, and the longest of the pieces of work beside the frames.
 WATCH = """
+window.usable = 0;
+new MutationObserver((_, observer) => {
+  if (!('ready' in document.documentElement.dataset)) return;
+  window.usable = performance.now();
+  observer.disconnect();
+}).observe(document, { attributeFilter: ["data-ready"], subtree: true });
 window.longest = 0;
 const later = window.setTimeout;
 window.setTimeout = (task, delay) => later(() => {
@@ -26,12 +33,12 @@ window.setTimeout = (task, delay) => later(() => {
 }, delay);
 """
 
-# Each ends by calling its last argument with a time, after the screen has been drawn.
+# Each ends by calling its last argument with a time.
 MEASURES = {
     "opening the page, until it can be used": """
         const done = arguments[1];
         later(function wait() {
-          if ('ready' in document.documentElement.dataset) done(performance.now());
+          if (usable) done(usable);
           else later(wait, 5);
         });""",
     "opening the page, until the first equation": """
@@ -83,11 +90,22 @@ HOVER = """
 
 def main(path):
     """Print the times of the page at a path."""
+    chromium, chromedriver = map(shutil.which, ("chromium", "chromedriver"))
+    if not (chromium and chromedriver and path.is_file()):
+        sys.exit(f"page.py: error: it needs chromium and chromedriver on the PATH, and the page {path}")
     options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
+    options.binary_location = chromium
     for flag in FLAGS:
         options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    try:
+        measure(driver, path)
+    finally:
+        driver.quit()
+
+
+def measure(driver, path):
+    """Print the times of the page at a path in a browser."""
     driver.set_script_timeout(60)
     size = {"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -101,7 +119,6 @@ def main(path):
         print(f"{name:45s} {statistics.median(times):7.1f} ms, {min(times):7.1f} to {max(times):7.1f}")
     print(f"{'longest piece of work beside the frames':45s} {driver.execute_script('return longest'):7.1f} ms")
     print(f"{'frames per second while hovering':45s} {driver.execute_async_script(HOVER, FRAMES):7.1f}")
-    driver.quit()
 
 
 if __name__ == "__main__":

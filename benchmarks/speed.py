@@ -23,13 +23,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import explorer
 import train
 from model import VAE, kld
 from support import checkpoint, data, report
 from support.config import Config, default_data_dir, directory, whole_number
-from support.devices import fast_arithmetic, find_precision
+from support.devices import fast_arithmetic, find_precision, limit_threads
 from support.errors import UserError
 
 BATCH_SIZE = 128
@@ -54,7 +55,7 @@ def main():
         sys.exit(f"speed.py: error: {error}")
 
     seconds, memory = race(find_contenders(config), flags.rounds)
-    print_contenders(seconds, memory, "conventional loop")
+    print_contenders(seconds, memory)
     with tempfile.TemporaryDirectory() as folder:
         print_compiling(time_compiling(config, folder))
         with fast_arithmetic():
@@ -86,16 +87,21 @@ def find_contenders(config):
 @contextlib.contextmanager
 def conventional(config):
     """The loop of most tutorials: a DataLoader makes a PIL image and a tensor of each digit; float32, Adam."""
-    from torchvision import datasets, transforms  # here: the other contenders do without
+    from torchvision.transforms import ToTensor  # here: the other contenders do without
 
-    dataset = datasets.MNIST(config.data_dir, transform=transforms.ToTensor())
-    loader = torch.utils.data.DataLoader(dataset, config.batch_size, shuffle=True)
+    images = data.load("mnist", config.data_dir).train_images.view(-1, 28, 28).numpy()
+    to_tensor = ToTensor()
+
+    def collate(rows):
+        return torch.stack([to_tensor(Image.fromarray(images[i])) for i in rows])
+
+    loader = torch.utils.data.DataLoader(range(len(images)), config.batch_size, shuffle=True, collate_fn=collate)
     model = VAE()
     optimizer = torch.optim.Adam(model.parameters(), config.lr)
 
     def epoch():
-        for images, _ in loader:
-            x = images.view(-1, 784)
+        for batch in loader:
+            x = batch.view(-1, 784)
             mu, logvar = model.encode(x)
             logits = model.decode(model.reparameterize(mu, logvar, torch.randn_like(mu)))
             bce = F.binary_cross_entropy(logits.sigmoid(), x, reduction="sum")
@@ -183,6 +189,7 @@ def race(contenders, rounds):
 
 def serve(pipe, make_epoch):
     """In the contender's process: prepare, and then time one epoch per message."""
+    limit_threads()
     with contextlib.ExitStack() as stack:
         try:
             epoch = stack.enter_context(make_epoch())
@@ -215,18 +222,12 @@ def time_command(data_dir, folder):
     return time.perf_counter() - start, usage.ru_maxrss / PEAK_UNIT
 
 
-class Stopwatch:
-    """The seconds of each timed call, by name."""
-
-    def __init__(self):
-        self.seconds = {}
-
-    @contextlib.contextmanager
-    def time(self, name):
-        """Time what is done inside."""
-        start = time.perf_counter()
-        yield
-        self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+@contextlib.contextmanager
+def timed(seconds, name):
+    """Append the seconds of what is done inside to seconds[name]."""
+    start = time.perf_counter()
+    yield
+    seconds.setdefault(name, []).append(time.perf_counter() - start)
 
 
 def time_parts(config, dataset, rounds):
@@ -237,46 +238,47 @@ def time_parts(config, dataset, rounds):
     run = train.begin(dataclasses.replace(config, epochs=EPOCHS), dataset)
     first = next(train.epochs(run))
     run.history.clear()
-    watch = Stopwatch()
+    seconds = {}
     with contextlib.redirect_stdout(None):
         for epoch in range(1, EPOCHS + 1):
             # Each epoch is the best so far: then best.pt is written every time.
             row = {**first.row, "epoch": epoch, "test_total": first.row["test_total"] - epoch}
-            time_epoch(watch, run, row)
+            time_epoch(seconds, run, row)
         for _ in range(rounds):
-            time_start_and_end(watch, run)
-    return watch.seconds
+            time_start_and_end(seconds, run)
+    return seconds
 
 
-def time_epoch(watch, run, row):
+def time_epoch(seconds, run, row):
     """Time what follows the training of an epoch, as main.py does it."""
-    with watch.time("evaluation"):
+    with timed(seconds, "evaluation"):
         test = train.evaluate(run.model, run.dataset.test_images)
     run.history.append(row)
     epoch = train.Epoch(row, test)
-    with watch.time("checkpoint.pt, best.pt, metrics.csv"):
+    with timed(seconds, "checkpoint.pt, best.pt, metrics.csv"):
         checkpoint.save(run)
-    with watch.time("the three pictures, config.json"):
+    with timed(seconds, "the three pictures, config.json"):
         report.epoch(run, epoch)
-    with watch.time("explorer: the epoch's latent means"):
+    with timed(seconds, "explorer: the epoch's latent means"):
         explorer.remember(run, epoch)
 
 
-def time_start_and_end(watch, run):
+def time_start_and_end(seconds, run):
     """Time what a run does once."""
     config = run.config
-    with watch.time("start: imports"):
+    with timed(seconds, "start: imports"):
         subprocess.run([sys.executable, "-c", "import train"], cwd=ROOT, check=True)
-    with watch.time("start: data"):
+    with timed(seconds, "start: data"):
         data.load(config.dataset, config.data_dir)
-    with watch.time("end: explorer.html"):
+    with timed(seconds, "end: explorer.html"):
         explorer.write(config, run.dataset, run.history)
-    with watch.time("end: pictures and log p(x)"):
+    with timed(seconds, "end: pictures and log p(x)"):
         report.finish(run)
 
 
-def print_contenders(seconds, memory, base):
-    """Print the table of contenders; a speed-up is the median, over the rounds, of the ratio to the base."""
+def print_contenders(seconds, memory):
+    """Print the table of contenders; a speed-up is the median, over the rounds, of the ratio to the first of them."""
+    base = next(iter(seconds))
     print(f"\n| an epoch of 60,000 images | median s | range | speed-up over the {base} | first epoch s | peak GB |")
     print("|---|---|---|---|---|---|")
     for name, values in seconds.items():

@@ -97,7 +97,7 @@ def race(dataset, seeds):
 
 def ablate(dataset, seeds):
     """Print the loss on held-out training images after each recipe, and how much worse it is than the first."""
-    dataset = hold_out(dataset)
+    dataset = data.hold_out(dataset, HELD_OUT)
     baseline = None
     print("| the recipe, with | held-out loss after its epochs | worse by, seed by seed |\n|---|---|---|")
     for name, recipe in ABLATIONS.items():
@@ -106,16 +106,6 @@ def ablate(dataset, seeds):
         worse = [final - best for final, best in zip(finals, baseline, strict=True)]
         deviation = f" ± {statistics.stdev(worse):.2f}" if len(worse) > 1 else ""
         print(f"| {name} | {statistics.mean(finals):.2f} | {statistics.mean(worse):.2f}{deviation} |", flush=True)
-
-
-def hold_out(dataset):
-    """The dataset with the last training images in place of the test set."""
-    return dataset._replace(
-        train_images=dataset.train_images[:-HELD_OUT],
-        train_labels=dataset.train_labels[:-HELD_OUT],
-        test_images=dataset.train_images[-HELD_OUT:],
-        test_labels=dataset.train_labels[-HELD_OUT:],
-    )
 
 
 def losses(recipe, dataset, seed):

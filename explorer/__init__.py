@@ -52,7 +52,7 @@ def write(config, dataset, history):
         history: the rows of its epochs.
 
     Raises:
-        UserError: best.pt is damaged or of another run.
+        UserError: best.pt is damaged or of another run, or a frame of the film is damaged.
         OSError: a file cannot be read or written.
     """
     if config.latent_dim != 2:
@@ -91,10 +91,10 @@ def write(config, dataset, history):
 
 @torch.no_grad()
 def first(model, images):
-    """The row of images (N, 784) uint8 that a visitor sees first: an ordinary KL(q(z|x) || p(z|x)), easy to see.
+    """The row of images (N, 784) uint8 that the page shows first, one of the first CANDIDATES.
 
-    It is one of the first CANDIDATES. Of those whose divergence is below average, it has the posterior mean that is
-    farthest from mu. A deterministic encoder has no q(z|x), and the first row is as good as any.
+    Of those whose KL(q(z|x) || p(z|x)) is at most the average, it is the one whose posterior mean is farthest from mu,
+    so that the two distributions are seen apart. A deterministic encoder has no q(z|x); any row will do.
     """
     images = images[:CANDIDATES]
     x = pixels(images)
@@ -169,7 +169,7 @@ def film_epochs(epochs, history):
     """At most 100 of the epochs, evenly spaced; the first, the best and the last are among them."""
     if len(epochs) > MOST_FRAMES:
         evenly = {epochs[i] for i in np.linspace(0, len(epochs) - 1, MOST_FRAMES - 1).round().astype(int)}
-        epochs = sorted(evenly | {checkpoint.best_of(history)["epoch"]} & set(epochs))
+        epochs = sorted(evenly | ({checkpoint.best_of(history)["epoch"]} & set(epochs)))
     return epochs
 
 

@@ -30,10 +30,10 @@ from tqdm import tqdm
 import main
 import train
 import utils
-from support import checkpoint, data, likelihood
+from support import checkpoint, data, likelihood, storage
 from support.config import Config, default_data_dir, directory
 from support.environment import usable_cpus
-from support.errors import UserError
+from support.errors import UserError, explain_missing_packages
 from support.manifold import active_units, moments
 from support.seeds import generator
 
@@ -157,6 +157,30 @@ def complete(config, flags, settings):
     )
 
 
+def load_saved(path, identity, overwrite):
+    """What `save` has written to a file, or None if there is nothing, or it is to be written anew.
+
+    Raises:
+        UserError: the file is damaged, or of another identity.
+    """
+    if overwrite or not path.exists():
+        return None
+    saved = checkpoint.read(path)
+    if saved.get("identity") != identity:
+        raise UserError(f"{path} holds a run with other settings; --overwrite trains every run again")
+    return saved["content"]
+
+
+def save(path, identity, content):
+    """Write tensors and plain values to a file, and what they are the outcome of: text."""
+    storage.write(path, checkpoint.serialize({"format": checkpoint.FORMAT, "identity": identity, "content": content}))
+
+
+def config_text(config):
+    """A Config as text. Where its data and its results lie does not matter."""
+    return repr(dataclasses.replace(config, data_dir=Path(), results_dir=Path()))
+
+
 def plain(value):
     """A setting as part of a directory's name: (512, 256) becomes 512-256."""
     return "-".join(map(str, value)) if isinstance(value, tuple) else value
@@ -264,25 +288,24 @@ def print_table(labels, groups, columns):
 
     Args:
         labels: heads of the first columns.
-        groups: from what stands under these heads (a tuple of text) to the group's Results.
-        columns: from a column's head to a field of Result and its decimals.
+        groups: from what stands under these heads (a tuple) to what is known of the group's runs, a tuple with names.
+        columns: from a column's head to one of these names and its decimals.
     """
+    rows = [(*names, *(summary(runs, *column) for column in columns.values())) for names, runs in groups.items()]
+    print_rows((*labels, *columns), rows)
+
+
+def print_rows(head, rows):
+    """Print a Markdown table."""
     print()
-    print_row((*labels, *columns))
-    print_row(["---"] * (len(labels) + len(columns)))
-    for names, results in groups.items():
-        print_row((*names, *(summary(results, *column) for column in columns.values())))
+    for cells in (head, ["---"] * len(head), *rows):
+        print(f"| {' | '.join(map(str, cells))} |")
     print()
 
 
-def print_row(cells):
-    """Print a row of a Markdown table."""
-    print(f"| {' | '.join(map(str, cells))} |")
-
-
-def summary(results, field, decimals):
-    """A field of some Results as text: mean ± standard deviation, or a dash if it is None."""
-    values = [getattr(result, field) for result in results]
+def summary(runs, field, decimals):
+    """A field of some runs as text: mean ± standard deviation, or a dash if it is None."""
+    values = [getattr(run, field) for run in runs]
     if None in values:
         return "-"
     deviation = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
@@ -312,10 +335,14 @@ def show_draws(axes, model, n):
 def run_study(study):
     """Call a study's main function and print how long it took. Errors that the user can fix end in one line."""
     start = time.perf_counter()
+    name = Path(sys.argv[0]).name
     try:
-        study()
+        with explain_missing_packages():
+            study()
     except (UserError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+        sys.exit(f"{name}: error: {error}")
+    except concurrent.futures.BrokenExecutor:
+        sys.exit(f"{name}: error: a process of the study was killed, perhaps because memory ran out")
     except KeyboardInterrupt:
         print("\nInterrupted; the same command without --overwrite continues the study", file=sys.stderr)
         sys.exit(130)

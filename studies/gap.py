@@ -15,7 +15,7 @@ import torch
 from matplotlib.patches import Ellipse
 
 import train
-from support import checkpoint, devices, likelihood, storage
+from support import checkpoint, data, devices, likelihood
 from support.config import Config
 from support.data import pixels
 from variants import build_model
@@ -71,6 +71,12 @@ class Run(NamedTuple):
         settings = [f"{name}={common.plain(getattr(self.config, name))}" for name in SETTINGS]
         name = ",".join(["gap", *settings, *["held_out"] * self.held_out])
         return flags.results_dir / "runs" / f"{name}.pt"
+
+    @property
+    def identity(self):
+        """All that decides what is measured, as text."""
+        counts = (SNAPSHOTS, DETAILED_IMAGES, SPLIT_IMAGES) if self.detailed else (TRAIN_IMAGES,)
+        return repr((common.config_text(self.config), self.held_out, self.detailed, counts))
 
 
 class Measured(NamedTuple):
@@ -134,7 +140,8 @@ def main():
     images = measured_images(flags, documented, dataset)["test"]
     gap = measured[documented.config.epochs]["test"].gap
     draw_digits(model, images, gap).savefig(flags.results_dir / "gap_digits.png")
-    print_rows(table)
+    cells = [[f"{value:.2f}" if isinstance(value, float) else value for value in row.values()] for row in table]
+    common.print_rows(table[0], cells)
 
     rows = {run: read_row(run, flags) for run in choice + remedy}
     common.write_csv(
@@ -161,38 +168,27 @@ def plan(flags):
 
 def measure_run(flags, run):
     """Train a run and write what is measured of it to its file, unless an earlier study has."""
-    path = run.path(flags)
-    if path.exists() and not flags.overwrite:
+    if common.load_saved(run.path(flags), run.identity, flags.overwrite):
         return
     dataset = common.load_dataset(flags)
-    dataset = hold_out(dataset) if run.held_out else dataset
+    if run.held_out:
+        dataset = data.hold_out(dataset, min(HELD_OUT, len(dataset.train_images) // 5))
     sets = measured_images(flags, run, dataset)
     measured = {}
     with devices.fast_arithmetic():
         training = train.begin(run.config, dataset)
-        for epoch, _ in train.epochs(training):
-            if is_measured(run, epoch["epoch"]):
-                measured[epoch["epoch"]] = {
+        for row, _ in train.epochs(training):
+            if is_measured(run, row["epoch"]):
+                measured[row["epoch"]] = {
                     part: measure(training.model, images, run.detailed)._asdict() for part, images in sets.items()
                 }
-    saved = {"history": training.history, "weights": training.model.state_dict(), "measured": measured}
-    storage.write(path, checkpoint.serialize(saved))
+    content = {"history": training.history, "weights": training.model.state_dict(), "measured": measured}
+    common.save(run.path(flags), run.identity, content)
 
 
 def is_measured(run, epoch):
     """Whether a run is measured after an epoch."""
     return epoch == run.config.epochs or (run.detailed and epoch in SNAPSHOTS)
-
-
-def hold_out(dataset):
-    """The dataset with the last training images, at most a fifth of them, in place of the test set."""
-    n = len(dataset.train_images) - min(HELD_OUT, len(dataset.train_images) // 5)
-    return dataset._replace(
-        train_images=dataset.train_images[:n],
-        train_labels=dataset.train_labels[:n],
-        test_images=dataset.train_images[n:],
-        test_labels=dataset.train_labels[n:],
-    )
 
 
 def measured_images(flags, run, dataset):
@@ -205,7 +201,7 @@ def measured_images(flags, run, dataset):
 
 
 def spread(images, n):
-    """About n of the images, evenly spread, or all if they are fewer."""
+    """Evenly spread ones of the images, at least n of them and fewer than twice as many; all if they are fewer."""
     return images[:: max(1, len(images) // n)]
 
 
@@ -235,7 +231,7 @@ def mean(values):
 
 def read(run, flags):
     """What `measure_run` has written: the history, the weights, and Measured by epoch and set."""
-    saved = torch.load(run.path(flags), weights_only=True)
+    saved = common.load_saved(run.path(flags), run.identity, overwrite=False)
     measured = {
         epoch: {part: Measured(**fields) for part, fields in parts.items()}
         for epoch, parts in saved["measured"].items()
@@ -295,16 +291,6 @@ def differences(runs, rows):
 def label(run, last):
     """The first cells of a run's row in a printed table."""
     return (common.plain(run.config.hidden_dims), run.config.epochs, last)
-
-
-def print_rows(rows):
-    """Print dicts as a Markdown table."""
-    print()
-    common.print_row(rows[0])
-    common.print_row(["---"] * len(rows[0]))
-    for row in rows:
-        common.print_row(f"{value:.2f}" if isinstance(value, float) else value for value in row.values())
-    print()
 
 
 def draw_curves(table, measured):
@@ -368,15 +354,16 @@ def draw_digits(model, images, gap):
 @torch.no_grad()
 def draw_posterior(axes, model, image, gaussians):
     """One panel: the density p(z|x) of an image (1, 784), and an ellipse around each of the Gaussians (mu, logvar)."""
-    reach = {mu: 1.5 * ELLIPSE * (0.5 * logvar).exp() for mu, logvar in gaussians.values()}
-    corners = torch.stack([corner for mu, r in reach.items() for corner in (mu - r, mu + r)])
+    corners = torch.stack(
+        [mu + sign * 1.5 * ELLIPSE * (0.5 * logvar).exp() for mu, logvar in gaussians.values() for sign in (-1, 1)]
+    )
     low = corners.amin(0)
     high = corners.amax(0)
     centre = (low + high) / 2
     half = (high - low).max() / 2
     x, y = (torch.linspace(c - half, c + half, PANEL_CELLS) for c in centre)
     z = torch.cartesian_prod(y, x).flip(1)
-    log_density = likelihood.log_joint(model, likelihood.Lattice(z, model.prior.log_prob(z), None), image)
+    log_density = likelihood.log_likelihoods(model.decode(z), pixels(image)) + model.prior.log_prob(z)
     density = (log_density - log_density.max()).exp().view(PANEL_CELLS, PANEL_CELLS)
     axes.imshow(density, cmap="Greys", extent=(x[0], x[-1], y[0], y[-1]), origin="lower", aspect="equal")
     for name, (mu, logvar) in gaussians.items():

@@ -4,7 +4,6 @@ The bound on training and test images against the number of images seen, for fiv
 optimiser of the paper's section 5. The answer is in docs/studies.md; a first reader can skip this file.
 """
 
-import csv
 import functools
 import itertools
 import math
@@ -17,7 +16,6 @@ import train
 from model import VAE, bce, log_normal
 from support.config import Config
 from support.devices import fast_arithmetic
-from support.storage import partial, rename
 
 LATENT_DIMS = (3, 5, 10, 20, 200)
 QUICK_DIMS = (3, 20)
@@ -91,28 +89,25 @@ def measure_curve(flags, run):
     Returns: dicts with latent_dim, method, rate, and the fields of `train_curve`.
     """
     method, latent_dim = run
-    path = flags.results_dir / "runs" / f"{method},latent_dim={latent_dim}.csv"
-    if path.exists() and not flags.overwrite:
-        return read_rows(path)
+    path = flags.results_dir / "runs" / f"{method},latent_dim={latent_dim}.pt"
+    identity = repr((run, spans(flags), RATES, HIDDEN, BATCH, DEVIATION, SEED, PER_DECADE))
+    saved = common.load_saved(path, identity, flags.overwrite)
+    if saved:
+        return saved
     dataset = common.load_dataset(flags)
-    first, search, last = (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, SEARCH, LAST)
+    first, search, last = spans(flags)
     with fast_arithmetic():
         firsts = {rate: train_curve(*begin(dataset, latent_dim, method, rate), [search])[-1] for rate in RATES}
         rate = max(RATES, key=lambda rate: firsts[rate]["train"])
         points = train_curve(*begin(dataset, latent_dim, method, rate), spaced(first, last))
     rows = [{"latent_dim": latent_dim, "method": method, "rate": rate} | point for point in points]
-    path.parent.mkdir(exist_ok=True)
-    common.write_csv(partial(path), rows)
-    rename(partial(path), path)  # a file that is there is complete
-    return read_rows(path)
+    common.save(path, identity, rows)
+    return rows
 
 
-def read_rows(path):
-    """The rows of a curve's CSV, as `measure_curve` returns them."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    kinds = {"latent_dim": int, "method": str, "rate": float, "images": int, "train": float, "test": float}
-    return [{name: kind(row[name]) for name, kind in kinds.items()} for row in rows]
+def spans(flags):
+    """The images seen before the first measurement, before the choice of a rate, and in all."""
+    return (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, SEARCH, LAST)
 
 
 def spaced(first, last):
@@ -148,7 +143,7 @@ def tanh_vae(latent_dim, hidden_dim=HIDDEN, image_dim=784):
 
 
 def train_curve(run, model, numbers):
-    """Train until numbers[-1] images are seen; measure the bound after each of these numbers of images.
+    """Train through the epoch in which the last of the numbers of images is seen; measure the bound after each of them.
 
     Returns: dicts with the number of images seen, and the bound on training and test images, in nats per image.
     """
@@ -193,13 +188,11 @@ def draw_curves(rows, latent_dims):
 
 def print_bounds(rows):
     """Print the table: each run's rate and last bounds."""
-    print()
-    common.print_row(("latents", "method", "rate", "images", "train", "test"))
-    common.print_row(["---"] * 6)
     last = {(row["latent_dim"], row["method"]): row for row in rows}
-    for row in last.values():
-        common.print_row((*list(row.values())[:4], f"{row['train']:.2f}", f"{row['test']:.2f}"))
-    print()
+    common.print_rows(
+        ("latents", "method", "rate", "images", "train", "test"),
+        [(*list(row.values())[:4], f"{row['train']:.2f}", f"{row['test']:.2f}") for row in last.values()],
+    )
 
 
 if __name__ == "__main__":

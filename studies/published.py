@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import common
@@ -17,10 +16,9 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 import train
-from support import checkpoint, data, likelihood, storage
+from support import data, likelihood
 from support.config import Config
 from support.devices import fast_arithmetic
-from support.errors import UserError
 from support.seeds import EVALUATION_SEED, generator
 
 HELD_OUT = 10_000  # the last training images; the best epoch is the one with the best bound on them
@@ -31,6 +29,7 @@ SAMPLES = 200  # per image, for log p(x) of all test images
 QUICK_SAMPLES = 10
 MORE_SAMPLES = (1000, 5000)  # for every 20th test image, to see the bias of SAMPLES
 FEW = 20
+CHANGED = ("model", "optimizer", "scheduler")  # what training changes of a train.Run
 COLUMNS = ("run", "epoch", "train_bound", "test_bound", "log_p", "log_p_1000", "log_p_5000", "minutes")
 
 PYTHAE = Config(latent_dim=40, batch_size=100, lr=1e-4, epochs=500)
@@ -87,10 +86,8 @@ def main():
     results = common.in_parallel(functools.partial(measure, flags=flags), named)
     rows = [row for result in results for row in result]
     common.write_csv(flags.results_dir / "published.csv", rows)
-    common.print_row(COLUMNS)
-    common.print_row(["---"] * len(COLUMNS))
-    for row in rows:
-        common.print_row("-" if row[column] is None else common.cell(row[column]) for column in COLUMNS)
+    cells = [["-" if row[column] is None else common.cell(row[column]) for column in COLUMNS] for row in rows]
+    common.print_rows(COLUMNS, cells)
 
 
 def shorten(trial):
@@ -137,7 +134,7 @@ def split(trial, grey):
 
 def begin(trial, dataset):
     """A train.Run of the trial's network, optimizer and schedule."""
-    run = train.begin(dataclasses.replace(trial.config, device="cpu", precision="float32"), dataset)
+    run = train.begin(dataclasses.replace(trial.config, precision="float32"), dataset)
     if trial.protocol:
         PROTOCOLS[trial.protocol](run)
     return run
@@ -208,14 +205,17 @@ def fit(trial, images, run, path, overwrite):
         one core for all epochs.
     """
     state = {"epoch": 0, "seconds": 0.0, "models": {}, "best": None, "bound": float("inf")}
-    if path.exists() and not overwrite:
-        state = resume(trial, run, path)
+    saved = common.load_saved(path, identity(trial), overwrite)
+    if saved:
+        state = saved["state"]
+        for name in CHANGED:
+            getattr(run, name).load_state_dict(saved[name])
     for epoch in range(state["epoch"] + 1, trial.config.epochs + 1):
         start = time.process_time()
         if trial.redraws:
             drawn = data.binarise(images.grey, trial.draw, 0, epoch)
             run.dataset = run.dataset._replace(train_images=drawn)
-        train.train_epoch(run, epoch)
+        train.check_finite(train.train_epoch(run, epoch), epoch)
         keep(state, trial, run.model, images.held_out, epoch)
         state |= {"epoch": epoch, "seconds": state["seconds"] + time.process_time() - start}
         if epoch % SAVE_EVERY == 0 or epoch == trial.config.epochs:
@@ -240,25 +240,13 @@ def keep(state, trial, model, held_out, epoch):
 
 
 def identity(trial):
-    """The trial as text. Where its data lie does not matter."""
-    return repr(dataclasses.replace(trial, config=dataclasses.replace(trial.config, data_dir=Path("data"))))
+    """The trial as text."""
+    return repr((common.config_text(trial.config), dataclasses.replace(trial, config=None)))
 
 
 def save(state, trial, run, path):
     """Write a trial's file."""
-    parts = {name: getattr(run, name).state_dict() for name in ("model", "optimizer", "scheduler")}
-    content = {"format": checkpoint.FORMAT, "trial": identity(trial), "state": state, **parts}
-    storage.write(path, checkpoint.serialize(content))
-
-
-def resume(trial, run, path):
-    """Put a new run where the one in the file stopped; returns its state. Raises UserError if it is another trial's."""
-    saved = checkpoint.read(path)
-    if saved["trial"] != identity(trial):
-        raise UserError(f"{path} holds a run with other settings; --overwrite trains every run again")
-    for name in ("model", "optimizer", "scheduler"):
-        getattr(run, name).load_state_dict(saved[name])
-    return saved["state"]
+    common.save(path, identity(trial), {"state": state} | {name: getattr(run, name).state_dict() for name in CHANGED})
 
 
 def measure_model(model, images, trial, is_quick):

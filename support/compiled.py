@@ -47,7 +47,7 @@ def explain_compiler_errors():
         yield
     except torch._dynamo.exc.BackendCompilerFailed as error:
         reason = first_line(error.inner_exception)
-        raise UserError(f"torch.compile does not work here: {reason}; install g++, or use --compile off") from error
+        raise UserError(f"torch.compile does not work here: {reason}; use --compile off") from error
 
 
 def compile_gradient(objective, model):

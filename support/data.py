@@ -101,6 +101,16 @@ def load(name, data_dir, download=True):
     return Dataset(name, *map(torch.from_numpy, idx.read(raw)), CLASSES[name])
 
 
+def hold_out(dataset, n):
+    """The dataset with its last n training images in place of the test set."""
+    return dataset._replace(
+        train_images=dataset.train_images[:-n],
+        train_labels=dataset.train_labels[:-n],
+        test_images=dataset.train_images[-n:],
+        test_labels=dataset.train_labels[-n:],
+    )
+
+
 def binary(dataset, seed):
     """MNIST with binary pixels, named binary_mnist: both sets are drawn by `binarise` from one seed."""
     train_images = binarise(dataset.train_images, seed, 0)

@@ -6,7 +6,7 @@ WARM_UP = 0.1  # the share of a onecycle run in which the learning rate rises
 
 
 def make_scheduler(config, optimizer, steps):
-    """The learning rate by --schedule; onecycle rises from lr / 25 for a tenth of the steps, then falls to 0."""
+    """The scheduler of --schedule; onecycle rises from lr / 25 to lr in a tenth of the steps, and falls nearly to 0."""
     if config.schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     steps = max(steps, 3)  # two up and one down: OneCycleLR divides by the lengths of its phases

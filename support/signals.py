@@ -26,14 +26,16 @@ def stop_on_signals():
         raise Interrupted(signum)
 
     def send_again(unraisable):
-        """Python has dropped an exception, and goes on. It does so in finalizers and callbacks of weak references."""
+        """Send a signal again whose exception Python drops, as it does in callbacks of weak references."""
         if not isinstance(unraisable.exc_value, Interrupted):
             report_unraisable(unraisable)
             return
         signum = unraisable.exc_value.signum
         signal.signal(signum, interrupt)
-        threading.Timer(AGAIN, signal.raise_signal, (signum,)).start()
+        timers.append(threading.Timer(AGAIN, signal.raise_signal, (signum,)))
+        timers[-1].start()
 
+    timers = []
     report_unraisable = sys.unraisablehook
     in_main_thread = threading.current_thread() is threading.main_thread()  # no other may handle signals
     before = {signum: signal.getsignal(signum) for signum in STOPPING if in_main_thread}
@@ -44,6 +46,8 @@ def stop_on_signals():
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         sys.unraisablehook = report_unraisable
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -1,4 +1,4 @@
-"""The compiled step has the eager step's gradient, and --compile does what its choices say."""
+"""The compiled step has the eager step's gradient; --compile, input dropout and fast arithmetic do as they say."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from support.seeds import epoch_noise
 
 LONG = compiled.STEPS_THAT_PAY
 VARIANTS = {
-    "float32": {},
+    "plain": {},
     "vamp": {"prior": "vamp"},
     "mmd": {"divergence": "mmd"},
     "input dropout": {"input_dropout": 0.2},
@@ -60,7 +60,8 @@ def no_compiler(monkeypatch):
 )
 def test_compiled_step_has_the_gradient_of_the_eager_step(small_mnist, no_code_generation, variant):
     config = dataclasses.replace(
-        Config(hidden_dims=(16,), batch_size=64, device="cpu"), **(VARIANTS | SLOW_VARIANTS)[variant]
+        Config(hidden_dims=(16,), batch_size=64, device="cpu", precision="float32"),
+        **(VARIANTS | SLOW_VARIANTS)[variant],
     )
     dataset = data.load("mnist", small_mnist)
     order, eps = epoch_noise(1, 1, 300, config.latent_dim)
@@ -186,7 +187,7 @@ CPUS = {
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-def test_float32_products_stay_float32(monkeypatch, cpu):
+def test_matmul_precision_is_lowered_only_where_products_stay_float32(monkeypatch, cpu):
     capabilities, expected = CPUS[cpu]
     monkeypatch.setattr(devices, "cpu_capabilities", lambda: capabilities)
     with devices.fast_arithmetic():

@@ -58,6 +58,14 @@ def test_pixels_lie_between_zero_and_one():
     assert images.tolist() == [[0, 51, 255]]  # not changed in place
 
 
+def test_held_out_images_are_the_last_ones_and_do_not_train(small_mnist):
+    whole = data.load("mnist", small_mnist)
+    part = data.hold_out(whole, 50)
+    assert len(part.train_images) == len(part.train_labels) == 250
+    assert torch.equal(torch.cat([part.train_images, part.test_images]), whole.train_images)
+    assert torch.equal(torch.cat([part.train_labels, part.test_labels]), whole.train_labels)
+
+
 def test_binary_mnist_is_a_draw_from_mnist_with_its_labels(small_mnist):
     grey = data.load("mnist", small_mnist)
     dataset = data.load("binary_mnist", small_mnist)

@@ -223,7 +223,9 @@ def test_hovering_decodes_z(page):
 
 
 def test_first_visit_shows_an_image_and_what_to_try(page):
-    assert page.state("selected") == page.evaluate("JSON.parse(document.getElementById('content').textContent).first")
+    assert page.state("subject?.index") == page.evaluate(
+        "JSON.parse(document.getElementById('content').textContent).first"
+    )
     page.wait_for_terms()
     assert page.text("welcome").startswith("Try this:")
     page.click("dismiss")
@@ -232,14 +234,22 @@ def test_first_visit_shows_an_image_and_what_to_try(page):
 
 def test_clicked_point_is_explained_and_clicked_ground_is_not(page):
     page.mouse_at_point(page.central_points()[5]).click().perform()
-    assert page.state("selected") is not None
+    assert page.state("subject?.index") is not None
     assert page.text("figures").startswith("class\n")
     page.wait_for_terms()
     assert float(page.text("value-kld")) == pytest.approx(page.state("terms.kld"), abs=0.01)
     page.mouse().move_to_element_with_offset(page.element("map"), -330, -250).click().perform()
-    assert page.state("selected") is None
+    assert page.state("subject?.index") is None
     assert not page.element("told").is_displayed()
     assert page.text("value-kld") == "\u2013"
+
+
+def test_disc_is_drawn_again_when_it_reappears_in_another_size(page):
+    page.mouse().move_to_element_with_offset(page.element("map"), -330, -250).click().perform()
+    page.resize(1300, 900)
+    page.wait_until("document.getElementById('disc').width === 0")
+    page.press("map", "ENTER")
+    page.wait_until("document.getElementById('disc').width > 0")
 
 
 def reference_terms(model, x, reach):
@@ -306,7 +316,7 @@ def test_drawing_is_centred_and_explained(page):
     page.wait_for_terms()
     stroke = page.mouse().move_to_element_with_offset(page.element("pad"), -60, -40).click_and_hold()
     stroke.move_by_offset(40, 0).move_by_offset(0, 60).release().perform()
-    page.wait_until("explorer.state.subject.label === null")
+    page.wait_until("explorer.state.subject.index === null")
     context = "document.getElementById('centred').getContext('2d')"
     image = page.evaluate(f"Array.from({context}.getImageData(0, 0, 28, 28).data)")
     ink = 255 - np.array(image).reshape(28, 28, 4)[..., 0]
@@ -390,7 +400,7 @@ def test_film_plays_to_its_end(page):
 
 def test_legend_hides_and_shows_a_class(page):
     page.press("map", "ENTER")
-    nearest = page.state("selected")
+    nearest = page.state("subject?.index")
     label = page.evaluate("JSON.parse(document.getElementById('content').textContent).labels[arguments[0]]", nearest)
     button = page.driver.find_element("css selector", f"[aria-label='Class {label}']")
     button.click()
@@ -400,7 +410,7 @@ def test_legend_hides_and_shows_a_class(page):
     button.click()
     assert button.get_attribute("aria-pressed") == "true"
     page.press("map", "ENTER")
-    assert page.state("selected") == nearest
+    assert page.state("subject?.index") == nearest
 
 
 def test_keyboard_moves_zooms_selects_and_interpolates(page):
@@ -414,7 +424,7 @@ def test_keyboard_moves_zooms_selects_and_interpolates(page):
     page.press("map", "0")
     assert page.state("view.half") == half
     page.press("map", "ENTER")
-    assert page.state("selected") is not None
+    assert page.state("subject?.index") is not None
     page.press("map", "i", *["ARROW_DOWN"] * 6, "i")
     assert page.element("save").get_attribute("href").startswith("data:image/png;base64,")
 
@@ -432,11 +442,11 @@ def test_mouse_zooms_pans_and_interpolates(page):
     page.click("backdrop")
     assert not page.state("backdrop")
     page.click("interpolate")
-    selected = page.state("selected")
+    selected = page.state("subject?.index")
     for i in page.central_points()[:2]:
         page.mouse_at_point(i).click().perform()
     assert len(page.state("ends")) == 2
-    assert page.state("selected") == selected
+    assert page.state("subject?.index") == selected
     assert page.element("strip").is_displayed()
 
 

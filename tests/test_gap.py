@@ -5,11 +5,11 @@ import dataclasses
 
 import pytest
 import torch
-from helpers import equal
 from processes import ROOT
 
 from model import VAE, bce, kld, log_normal
 from support import data, likelihood
+from support.errors import UserError
 from support.seeds import generator
 
 
@@ -63,26 +63,20 @@ def test_best_gaussian_lies_between_the_encoder_and_log_p(gap, model, images):
     assert (measured.best >= measured.elbo).all()
     assert (measured.best <= measured.log_p + 0.03).all()
     figures = measured.summary()
-    assert figures["amortisation"] + figures["approximation"] == pytest.approx(figures["gap"])
+    assert figures["approximation"] == pytest.approx((measured.log_p - measured.best).mean().item())
+    assert figures["approximation"] > -0.03
+    assert figures["amortisation"] >= 0
 
 
 def test_posterior_peaks_where_no_other_z_is_more_probable(gap, model, images):
-    z = gap.inference.posterior_peaks(model, images).requires_grad_()
+    z = gap.inference.posterior_peaks(model, images)
+    mesh = torch.cartesian_prod(*[torch.arange(-4, 4, 0.03)] * 2)
 
-    def log_posterior(z):
-        return model.prior.log_prob(z) - bce(model.decode(z), data.pixels(images))
+    def log_posterior(x, z):
+        return model.prior.log_prob(z) - bce(model.decode(z), x.expand(len(z), -1))
 
-    for direction in torch.cartesian_prod(*[torch.tensor([-0.5, 0.0, 0.5])] * 2):
-        assert (log_posterior(z + direction) <= log_posterior(z) + 1e-4).all()
-
-
-def test_held_out_images_are_not_trained_on(gap, small_mnist):
-    dataset = data.load("mnist", small_mnist)
-    held_out = gap.hold_out(dataset)
-    n = len(held_out.train_images)
-    assert 0 < len(held_out.test_images) <= n / 4
-    assert equal(torch.cat([held_out.train_images, held_out.test_images]), dataset.train_images)
-    assert equal(torch.cat([held_out.train_labels, held_out.test_labels]), dataset.train_labels)
+    for x, peak in zip(data.pixels(images), z, strict=True):
+        assert log_posterior(x, mesh).max() <= log_posterior(x, peak.unsqueeze(0)) + 0.01
 
 
 def test_finished_run_is_not_trained_again(gap, small_mnist, tmp_path, monkeypatch):
@@ -99,3 +93,7 @@ def test_finished_run_is_not_trained_again(gap, small_mnist, tmp_path, monkeypat
     monkeypatch.delattr(gap.train, "begin")
     gap.measure_run(flags, run)
     assert gap.read_row(run, flags) == row
+
+    monkeypatch.setattr(gap, "TRAIN_IMAGES", 30)  # the file holds what was measured on more
+    with pytest.raises(UserError, match="other settings; --overwrite"):
+        gap.measure_run(flags, run)

@@ -1,7 +1,6 @@
 """The study of the paper's Figure 2: the gradients of the wake-sleep algorithm, and how the study continues."""
 
 import argparse
-import csv
 import itertools
 import math
 
@@ -133,9 +132,6 @@ def test_run_trains_at_best_first_rate_and_is_not_trained_again(paper, small_mni
     rows = paper.measure_curve(flags, ("wake-sleep", 3))
     assert {row["rate"] for row in rows} == {0.02}
     assert rows[-1]["images"] == paper.QUICK_LAST
-    (path,) = (tmp_path / "runs").iterdir()
-    with open(path, newline="") as file:
-        assert len(list(csv.DictReader(file))) == len(rows)
 
     monkeypatch.delattr(paper, "train_curve")
     assert paper.measure_curve(flags, ("wake-sleep", 3)) == rows

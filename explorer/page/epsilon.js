@@ -11,7 +11,7 @@ function drawNormal() {
   return [radius * Math.cos(angle), radius * Math.sin(angle)];
 }
 
-/** The samples on the map: epsilon's, or those of ten draws. */
+/** The samples on the map: those of the draws, and epsilon's, which is the last. */
 function shownSamples() {
   return [...state.draws, state.epsilon].map((epsilon) => reparameterize(state.subject.q, epsilon));
 }
@@ -88,22 +88,24 @@ function showDraws() {
 
 function listenToDisc() {
   const disc = $("disc");
-  let isDragging = false;
+  let pointer = null; // id of the one that drags
   const follow = (event) => {
     const side = disc.clientWidth;
     const scale = side / 2 / DISC_REACH;
     setEpsilon([(event.offsetX - side / 2) / scale, (side / 2 - event.offsetY) / scale]);
   };
   disc.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    disc.setPointerCapture(event.pointerId);
-    isDragging = true;
+    if (event.button !== 0 || pointer !== null) return;
+    pointer = event.pointerId;
+    disc.setPointerCapture(pointer);
     follow(event);
   });
   disc.addEventListener("pointermove", (event) => {
-    if (isDragging) follow(event);
+    if (event.pointerId === pointer) follow(event);
   });
-  disc.addEventListener("lostpointercapture", () => (isDragging = false));
+  disc.addEventListener("lostpointercapture", (event) => {
+    if (event.pointerId === pointer) pointer = null;
+  });
   disc.addEventListener("keydown", (event) => {
     const { key } = event;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -121,7 +123,7 @@ function startEpsilon() {
   $("noise").hidden = !content.stochastic;
   watch(["epsilon", "subject"], oncePerFrame(showSample));
   watch(["draws", "subject"], oncePerFrame(showDraws));
-  watch(["epsilon", "draws", "theme", "size"], oncePerFrame(drawDisc));
+  watch(["epsilon", "draws", "theme", "size", "subject"], oncePerFrame(drawDisc)); // without a subject it has no size
   $("draw-one").addEventListener("click", () => setEpsilon(drawNormal()));
   $("resample").addEventListener("click", resample);
   listenToDisc();

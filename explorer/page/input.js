@@ -59,9 +59,9 @@ function onPointerMove(event) {
 
 /** Pan and zoom for a pointer that moves while another rests. */
 function pinch(before, now, other) {
-  const distance = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
+  const distance = ([x, y]) => Math.max(1, Math.hypot(x - other[0], y - other[1]));
   pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
-  zoom(distance(now) / Math.max(1, distance(before)), [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2]);
+  zoom(distance(now) / distance(before), [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2]);
 }
 
 function onPointerUp(event) {

@@ -36,6 +36,7 @@ function drawLoss(context, { name, train, test, format, toX, top, pane }) {
   const value = test[epoch - 1];
   fillDot(context, [toX(epoch), toY(value)], 4, state.theme.ink);
   context.font = "13px system-ui, sans-serif";
+  context.fillStyle = state.theme.ink;
   context.fillText(format(value), 0, top + pane / 2 + 14);
   context.fillStyle = state.theme.soft;
   context.fillText(name, 0, top + pane / 2 - 2);

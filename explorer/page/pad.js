@@ -33,7 +33,7 @@ function encodeDrawing() {
 }
 
 function isDrawingExplained() {
-  return state.subject !== null && state.subject.label === null;
+  return state.subject !== null && state.subject.index === null;
 }
 
 function listenToPad() {

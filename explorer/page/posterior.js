@@ -41,8 +41,7 @@ function zoomToPosterior() {
   const parts = [subject.q, posteriorMoments()];
   const low = [0, 1].map((d) => Math.min(...parts.map(({ mu, sigma }) => mu[d] - 4 * sigma[d])));
   const high = [0, 1].map((d) => Math.max(...parts.map(({ mu, sigma }) => mu[d] + 4 * sigma[d])));
-  const half = Math.max(high[0] - low[0], high[1] - low[1]) / 2;
-  update({ view: { center: [0, 1].map((d) => (low[d] + high[d]) / 2), half } });
+  showRegion(low, high);
 }
 
 function startPosterior() {

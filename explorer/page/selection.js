@@ -3,15 +3,13 @@
 /** Select test image i; null selects none. Does nothing until the images are loaded. */
 function select(i) {
   if (!state.ready) return;
-  if (i === null) explain(null, null);
-  else explain(pixelsOf(i), content.labels[i]);
-  update({ selected: i });
+  explain(i === null ? null : pixelsOf(i), i);
   if (i !== null) announce(`Selected class ${className(content.labels[i])} at ${formatPair(state.subject.q.mu)}`);
 }
 
-/** Explain pixels x of a class; the label of a drawing is null. */
-function explain(x, label) {
-  update({ selected: null, subject: x && { x, label, q: model.encode(x) } });
+/** Explain pixels x; the index is that of a test image, or null for a drawing. */
+function explain(x, index) {
+  update({ subject: x && { x, index, q: model.encode(x) } });
 }
 
 function describeSubject() {
@@ -19,10 +17,10 @@ function describeSubject() {
   $("told").hidden = subject === null;
   $("no-story").hidden = subject !== null;
   if (subject === null) return;
-  const { x, q, label } = subject;
+  const { x, q, index } = subject;
   showImage($("input"), x);
   showImage($("reconstruction"), model.decode(q.mu));
-  const rows = [["class", label === null ? "your drawing" : className(label)], ["\u03bc", formatPair(q.mu)]];
+  const rows = [["class", index === null ? "your drawing" : className(content.labels[index])], ["\u03bc", formatPair(q.mu)]];
   if (content.stochastic) rows.push(["\u03c3", formatPair(q.sigma)]);
   fillList($("figures"), rows);
 }

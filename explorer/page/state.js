@@ -11,13 +11,12 @@ const state = {
   frame: null, // film.js: index of the film's frame; null for the best epoch's means
   backdrop: true, // backdrop.js: whether the background shows decoded images
   isDecoded: false, // lattice.js: whether the lattice is decoded
-  selected: null, // selection.js: index of the selected test image
-  subject: null, // selection.js: the image that is explained, { x, label, q: { mu, sigma } of q(z|x) }
+  subject: null, // selection.js: the image that is explained, { x, index of a test image, q: { mu, sigma } of q(z|x) }
   posterior: null, // posterior.js: its p(z|x), { cells, isRefined }
   terms: null, // posterior.js: { evidence, bce, kld, gap }, nats
   term: null, // equation.js: name of the highlighted term
   epsilon: [1, -0.5], // epsilon.js: the noise that makes z from q(z|x)
-  draws: [], // epsilon.js: ten more of it
+  draws: [], // epsilon.js: those of the last resampling
   picking: false, // interpolation.js: whether clicks mark the ends of the line
   ends: [], // interpolation.js: up to two ends of the line, in the latent space
 };

@@ -31,14 +31,25 @@ function toLatent([px, py]) {
   return [center[0] + (px - width / 2) / pixelsPerUnit(), center[1] - (py - height / 2) / pixelsPerUnit()];
 }
 
+/** The nearest `half` within the limits of the zoom. */
+function clampHalf(half) {
+  const home = homeView().half;
+  return Math.min(ZOOM_LIMIT * home, Math.max(home / ZOOM_LIMIT, half));
+}
+
 /** Zoom in by `factor`. The z at `fixed`, in pixels of the map, stays where it is. */
 function zoom(factor, fixed = state.size.map((side) => side / 2)) {
   const before = toLatent(fixed);
-  const home = homeView().half;
-  const half = Math.min(ZOOM_LIMIT * home, Math.max(home / ZOOM_LIMIT, state.view.half / factor));
+  const half = clampHalf(state.view.half / factor);
   const scale = half / state.view.half;
   const center = state.view.center.map((c, d) => before[d] + scale * (c - before[d]));
   update({ view: { center, half } });
+}
+
+/** Show all between two corners. */
+function showRegion(low, high) {
+  const half = clampHalf(Math.max(high[0] - low[0], high[1] - low[1]) / 2);
+  update({ view: { center: [0, 1].map((d) => (low[d] + high[d]) / 2), half } });
 }
 
 /** Move the map's content by some pixels. */

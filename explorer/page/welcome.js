@@ -1,4 +1,4 @@
-// A first visit: an image is selected, and a line says what to try.
+// At the start: an image is selected, and a line says what to try.
 
 function startWelcome() {
   watch(["ready"], () => select(content.first));
