@@ -181,7 +181,8 @@ def test_link_to_nothing_is_named(tmp_path):
     (tmp_path / "a" / "x.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(FileNotFoundError) as refusal:
         load(tmp_path)
-    assert str(refusal.value.filename) == str(tmp_path / "a" / "x.png")
+    # Pillow 10 names the target, later ones the link.
+    assert str(refusal.value.filename) in {str(tmp_path / "gone.png"), str(tmp_path / "a" / "x.png")}
 
 
 REFUSED = {
