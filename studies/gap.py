@@ -385,7 +385,7 @@ def draw_decoded(axes, model, image, gaussians):
     axes.imshow(1 - sheet, cmap="gray", vmin=0, vmax=1)
     colors = ("black", *(COLORS[name] for name in gaussians))
     for n, (caption, color) in enumerate(zip(("x", "decoded", "decoded"), colors, strict=True)):
-        axes.text((n + 0.5) * side, side + 8, caption, color=color, fontsize=8, ha="center")
+        axes.text((n + 0.5) * side, side + 8, caption, color=color, fontsize=7, ha="center")
     axes.axis("off")
 
 

@@ -7,6 +7,7 @@ faster than the one that inductor makes.
 
 import contextlib
 import dataclasses
+import logging
 import sys
 
 import torch
@@ -18,6 +19,9 @@ from support.errors import UserError
 # Compiling takes 12 to 22 s with a cold cache on two cores, and saves 0.5 (AMD, Zen 5, bfloat16) to 1 ms (Intel,
 # float32) of each step of 784-400-2 in batches of 128: it pays after some 20,000 steps.
 STEPS_THAT_PAY = 20_000
+
+# torch.compile warns where there is a CUDA toolkit but no GPU, as on a login node. A run on the CPU needs neither.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def resolve_auto(config, device, steps):

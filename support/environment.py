@@ -1,6 +1,5 @@
 """What a shell, a notebook, a cluster or a container hands down to the command. This module imports no torch."""
 
-import logging
 import os
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -40,8 +39,6 @@ def tidy():
             os.environ.pop(name, None)
     # A notebook's backend, which need not be installed here, could stop the import. The pictures need none.
     os.environ["MPLBACKEND"] = "agg"
-    # torch.compile warns where there is a CUDA toolkit but no GPU, as on a login node. A run on the CPU needs neither.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def usable_cpus():
