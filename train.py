@@ -18,7 +18,7 @@ from support.config import Config
 from support.data import Dataset, pixels
 from support.devices import ALONE, World, all_reduce
 from support.errors import UserError
-from support.schedules import make_scheduler
+from support.schedules import check_parts, make_scheduler
 from support.seeds import EVALUATION_SEED, epoch_noise, generator, seed_of
 from variants import build_model
 
@@ -40,6 +40,7 @@ def epochs(run, on_batch=ignore):
     Raises:
         UserError: a loss is not finite; the model is then not worth saving.
     """
+    check_parts(run)
     if run.history:
         yield Epoch(run.history[-1], evaluate(run.model, run.dataset.test_images))
     for epoch in range(len(run.history) + 1, run.config.epochs + 1):

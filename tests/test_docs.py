@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,15 @@ def test_readme_example_runs(finished_run, small_mnist):
     assert names["mu"].shape == names["logvar"].shape == (60, 2)
     assert names["reconstructions"].shape == (60, 784)
     assert names["new_digits"].shape == (64, 784)
+
+
+def test_experiment_of_the_docs_trains(small_mnist, monkeypatch, capsys):
+    (example,) = re.findall(r"^```python\n(.*?)^```", read(ROOT / "docs" / "extending.md"), re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(sys, "argv", ["experiment.py", "--data_dir", str(small_mnist), "--epochs", "3"])
+    names = {}
+    exec(example, names)
+    first, *_, last = names["run"].history
+    assert last["train_total"] < first["train_total"]
 
 
 def test_core_keeps_to_its_lines():

@@ -240,8 +240,13 @@ def test_run_on_a_folder_and_the_same_command_again(tmp_path, monkeypatch, no_dr
     assert f"--dataset {tmp_path / 'pets'} there, digits here" in refused.err
 
 
-@pytest.mark.parametrize("flags", [("--latent_dim", 3), ("--latent_dim", 1), ("--prior", "vamp"), ()])
+MORE_FLAGS = (("--latent_dim", "3"), ("--latent_dim", "1"), ("--prior", "vamp"))
+
+
 @pytest.mark.parametrize("counts", [{"all": 2}, {f"class {i}": 2 for i in range(20)}], ids=["2 images", "20 classes"])
+@pytest.mark.parametrize(
+    "flags", [(), *(pytest.param(flags, marks=pytest.mark.slow) for flags in MORE_FLAGS)], ids=" ".join
+)
 def test_smallest_and_widest_folders_make_a_whole_run(tmp_path, flags, counts):
     folder = write_classes(tmp_path / "images", counts)
     done = call_main("--dataset", folder, "--results_dir", tmp_path / "results", *SMALL, "--epochs", 1, *flags)

@@ -84,6 +84,17 @@ def test_step_is_adam_on_mean_of_weighted_terms(dataset):
     torch.testing.assert_close((weights(run) - before)[clear], -0.01 * gradient.sign()[clear], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("part", ["encoder", "optimizer"])
+def test_run_with_a_part_replaced_and_not_the_others_is_refused(dataset, part):
+    run = train.begin(CONFIG, dataset)
+    if part == "encoder":
+        run.model.encoder = torch.nn.Linear(784, 4)
+    else:
+        run.optimizer = torch.optim.SGD(run.model.parameters())
+    with pytest.raises(ValueError, match="optimizer"):
+        next(train.epochs(run))
+
+
 def test_epochs_yield_rows_that_add_up(dataset):
     run = train.begin(CONFIG, dataset)
     seen = []

@@ -7,6 +7,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import variants
 from model import VAE, StandardNormal, bce
+from support import report
 from support.config import Config
 from support.errors import UserError
 from support.seeds import generator
@@ -140,6 +141,13 @@ VARIANTS = {
     "vamp": ("--prior", "vamp", "--prior_components", 3, "--latent_dim", 3),
     "mmd": ("--divergence", "mmd", "--divergence_weight", 10, "--latent_dim", 3),
 }
+
+
+@pytest.mark.parametrize("prior", report.PRIORS)
+def test_run_with_any_prior_draws_all_its_pictures(run_main, tmp_path, prior):
+    done = run_main(tmp_path, *SMALL, "--epochs", 1, "--prior", prior)
+    assert (done.code, done.err) == (0, "")
+    assert "====> Best epoch" in done.out
 
 
 @pytest.mark.parametrize("name", VARIANTS)
