@@ -4,8 +4,10 @@ Axes and text take matplotlib 50 to 150 ms. So the empty axes of the pictures of
 and an epoch only draws its title, curves and points (matplotlib's blitting of `animated` artists).
 """
 
+import contextlib
 import functools
 import io
+import warnings
 
 import imageio.v3 as imageio
 import matplotlib.style
@@ -29,6 +31,14 @@ GIF_SIZE = (540, 294)  # Three fifths of a latent frame; with the colours below,
 GIF_COLORS = 32
 
 
+@contextlib.contextmanager
+def _styled():
+    """Draw in STYLE. A script that matplotlib's font lacks is no reason for a warning: the page shows it."""
+    with matplotlib.style.context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
+
+
 def _new_figure(width, height, layout=None):
     """An empty figure of width x height pixels. pyplot would keep it in memory."""
     return FigureCanvasAgg(Figure(figsize=(width / 100, height / 100), dpi=100, layout=layout)).figure
@@ -42,7 +52,7 @@ def _png(figure):
     return buffer.getvalue()
 
 
-@matplotlib.style.context(STYLE)
+@_styled()
 def image_grid(images, columns, title, scale=2):
     """A PNG of images (N, 784), values in [0, 1], in rows of `columns`, each pixel drawn as scale x scale."""
     rows = -(-len(images) // columns)
@@ -65,7 +75,7 @@ def reconstruction(images, reconstructions, title):
     return image_grid(np.concatenate([images, reconstructions]), len(images), title, scale=3)
 
 
-@matplotlib.style.context(STYLE)
+@_styled()
 def loss_curves(losses, epochs, names, title):
     """A PNG of BCE, divergence and total, train and test, each in a panel, with the best epoch marked.
 
@@ -107,42 +117,32 @@ def _loss_axes(epochs, names, ticks):
     return figure, figure.canvas.copy_from_bbox(figure.bbox), panels
 
 
-def scatter(axes, points, labels, size, **options):
-    """Draw points (N, 2) as discs of `size` points, coloured by labels (N,), in their order: no class hides another."""
-    return axes.scatter(*points.T, size**2, np.array(CLASS_COLORS)[labels], alpha=OPACITY, linewidths=0, **options)
-
-
 def class_legend(figure, classes, place):
     """Show which colour is which class (a tuple of names). `place` is a loc of matplotlib's figure.legend."""
     dots = [Line2D([], [], color=color, linestyle="", marker="o") for color in CLASS_COLORS[: len(classes)]]
     figure.legend(dots, classes, loc=place, frameon=False, handletextpad=0.1, labelspacing=0.25)
 
 
-@matplotlib.style.context(STYLE)
-def latent_frame(z, mu, labels, classes, title, axis="z"):
+@_styled()
+def latent_frame(z, mu, labels, classes, title, names):
     """A PNG of two panels: a sample z of each image, and its mean mu, coloured by class.
 
     The axes go from -4 to 4, or to the next doubling that holds nine tenths of the means; the title then says so.
-    z, mu: (N, latent_dim). A single dimension is shown against the class, more than two by the first two principal
-    components of mu. labels: (N,), indices into `classes`, 2 to 20 names. axis: a latent dimension's name.
+    z, mu: (N, 2), or (N, 1) to be shown against the class. labels: (N,), indices into `classes`, 2 to 20 names.
+    names: those of the dimensions, a tuple of as many.
     """
-    names = (f"{axis} 1", f"{axis} 2")
-    if mu.shape[1] > 2:
-        names = ("principal component 1", "principal component 2")
-        mean, components = principal_plane(mu)
-        z, mu = ((points - mean) @ components.T for points in (z, mu))
     limit = 4
     while np.mean(np.abs(mu).max(axis=1) > limit) > 0.1:
         limit *= 2
-    if mu.shape[1] == 1:
-        names = (axis, "class")
+    if len(names) == 1:
+        names = (*names, "class")
         rows = labels + 0.6 * (np.arange(len(labels)) * 0.618 % 1 - 0.5)  # spread, so that equal points stay visible
         z, mu = (np.column_stack([points, rows]) for points in (z, mu))
     figure, background, panels = _latent_axes(tuple(classes), names, limit)
     figure.canvas.restore_region(background)
     figure.draw_artist(figure.suptitle(title if limit == 4 else f"{title}, axes to ±{limit}"))
     for dots, points in zip(panels, (z, mu), strict=True):
-        for layer in range(LAYERS):  # A layer has every LAYERS-th point, so that no class hides another.
+        for layer in range(LAYERS):  # A layer has every LAYERS-th point, so that classes hide each other less.
             for label, color in enumerate(CLASS_COLORS[: len(classes)]):
                 chosen = labels[layer::LAYERS] == label
                 dots.set(data=points[layer::LAYERS][chosen].T, color=color, markersize=2.5 if len(points) > 2000 else 4)
@@ -168,13 +168,6 @@ def _latent_axes(classes, names, limit):
     class_legend(figure, classes, "outside right center")
     figure.canvas.draw()
     return figure, figure.canvas.copy_from_bbox(figure.bbox), panels
-
-
-def principal_plane(mu):
-    """mu (N, D): its mean (D,) and first two principal components (2, D), their largest entries positive."""
-    components = np.linalg.eigh(np.cov(mu.T, bias=True))[1][:, [-1, -2]].T
-    largest = np.abs(components).argmax(axis=1)
-    return mu.mean(axis=0), components * np.sign(components[[0, 1], largest])[:, None]
 
 
 def gif(paths):

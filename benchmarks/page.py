@@ -1,4 +1,4 @@
-"""How fast is the page of a run? python benchmarks/page.py results/reference/explorer.html
+"""How fast is the page of a run? python -m benchmarks.page results/reference/explorer.html
 
 Opens the page in a Chromium without a window and prints medians over images, in milliseconds. Needs selenium, chromium
 and chromedriver.

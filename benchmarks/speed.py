@@ -1,4 +1,4 @@
-"""How long does an epoch take, how long compiling, and how long the whole command? python benchmarks/speed.py
+"""How long does an epoch take, how long compiling, and how long the whole command? python -m benchmarks.speed
 
 784-400-2 on MNIST in batches of 128. Each contender runs in its own process. They take turns, one epoch each, round
 after round, so that a machine whose speed drifts treats them alike. Nothing that is written stays. The whole benchmark
@@ -19,8 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -28,10 +26,11 @@ from PIL import Image
 import explorer
 import train
 from model import VAE, kld
-from support import checkpoint, data, report
-from support.config import Config, default_data_dir, directory, whole_number
-from support.devices import fast_arithmetic, find_precision, limit_threads
+from support.data import datasets
 from support.errors import UserError
+from support.machine.arithmetic import fast_arithmetic, find_precision
+from support.run import checkpoint, report
+from support.run.config import Config, default_data_dir, directory, whole_number
 
 BATCH_SIZE = 128
 BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
@@ -50,7 +49,7 @@ def main():
     flags = parser.parse_args()
     config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE, compile="off")
     try:
-        dataset = data.load("mnist", flags.data_dir)
+        dataset = datasets.load("mnist", flags.data_dir)
     except (UserError, OSError) as error:
         sys.exit(f"speed.py: error: {error}")
 
@@ -89,7 +88,7 @@ def conventional(config):
     """The loop of most tutorials: a DataLoader makes a PIL image and a tensor of each digit; float32, Adam."""
     from torchvision.transforms import ToTensor  # here: the other contenders do without
 
-    images = data.load("mnist", config.data_dir).train_images.view(-1, 28, 28).numpy()
+    images = datasets.load("mnist", config.data_dir).train_images.view(-1, 28, 28).numpy()
     to_tensor = ToTensor()
 
     def collate(rows):
@@ -118,17 +117,17 @@ def conventional(config):
 @contextlib.contextmanager
 def jax_scan(config):
     """The same epoch, compiled by JAX. Raises ImportError if JAX is not installed."""
-    from jax_scan import make_epoch
+    from benchmarks.jax_scan import make_epoch
 
-    images = data.load("mnist", config.data_dir).train_images
-    yield make_epoch(data.pixels(images).numpy(), config.batch_size)
+    images = datasets.load("mnist", config.data_dir).train_images
+    yield make_epoch(datasets.pixels(images).numpy(), config.batch_size)
 
 
 @contextlib.contextmanager
 def project(config, share=1.0):
     """This project's epoch, over a share of the training images."""
     with fast_arithmetic():
-        dataset = data.load("mnist", config.data_dir)
+        dataset = datasets.load("mnist", config.data_dir)
         n = int(share * len(dataset.train_images))
         dataset = dataset._replace(train_images=dataset.train_images[:n], train_labels=dataset.train_labels[:n])
         run = train.begin(config, dataset)
@@ -189,7 +188,6 @@ def race(contenders, rounds):
 
 def serve(pipe, make_epoch):
     """In the contender's process: prepare, and then time one epoch per message."""
-    limit_threads()
     with contextlib.ExitStack() as stack:
         try:
             epoch = stack.enter_context(make_epoch())
@@ -254,13 +252,13 @@ def time_epoch(seconds, run, row):
     with timed(seconds, "evaluation"):
         test = train.evaluate(run.model, run.dataset.test_images)
     run.history.append(row)
-    epoch = train.Epoch(row, test)
+    epoch = train.Result(row, test)
     with timed(seconds, "checkpoint.pt, best.pt, metrics.csv"):
         checkpoint.save(run)
     with timed(seconds, "the three pictures, config.json"):
-        report.epoch(run, epoch)
+        report.show_epoch(run, epoch)
     with timed(seconds, "explorer: the epoch's latent means"):
-        explorer.remember(run, epoch)
+        explorer.save_means(run, epoch)
 
 
 def time_start_and_end(seconds, run):
@@ -269,7 +267,7 @@ def time_start_and_end(seconds, run):
     with timed(seconds, "start: imports"):
         subprocess.run([sys.executable, "-c", "import train"], cwd=ROOT, check=True)
     with timed(seconds, "start: data"):
-        data.load(config.dataset, config.data_dir)
+        datasets.load(config.dataset, config.data_dir)
     with timed(seconds, "end: explorer.html"):
         explorer.write(config, run.dataset, run.history)
     with timed(seconds, "end: pictures and log p(x)"):

@@ -9,17 +9,15 @@ import dataclasses
 import statistics
 import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
 import train
-from support import data
-from support.config import Config, default_data_dir, directory, whole_number
-from support.devices import fast_arithmetic
+from studies.common import hold_out
+from support.data import datasets
 from support.errors import UserError
+from support.machine.arithmetic import fast_arithmetic
+from support.run.config import Config, default_data_dir, directory, whole_number
 
 TARGET = 148.3267  # nats per test image: the review's best of 100 epochs, reached at epoch 97
 HELD_OUT = 5000  # training images on which the recipe was chosen
@@ -62,7 +60,7 @@ def main():
     parser.add_argument("--ablations", action="store_true", help="measure what changes to the recipe cost")
     flags = parser.parse_args()
     try:
-        dataset = data.load("mnist", flags.data_dir)
+        dataset = datasets.load("mnist", flags.data_dir)
     except (UserError, OSError) as error:
         sys.exit(f"speedrun.py: error: {error}")
     seeds = range(1, flags.seeds + 1)
@@ -97,7 +95,7 @@ def race(dataset, seeds):
 
 def ablate(dataset, seeds):
     """Print the loss on held-out training images after each recipe, and how much worse it is than the first."""
-    dataset = data.hold_out(dataset, HELD_OUT)
+    dataset = hold_out(dataset, HELD_OUT)
     baseline = None
     print("| the recipe, with | held-out loss after its epochs | worse by, seed by seed |\n|---|---|---|")
     for name, recipe in ABLATIONS.items():
@@ -120,7 +118,7 @@ def losses(recipe, dataset, seed):
 def initialise(model, images, recipe):
     """Change the weights that PyTorch has drawn as the recipe says: training need not spend its first epochs on it."""
     if recipe.pixel_bias:
-        mean = data.pixels(images).mean(0).clamp(1e-3, 1 - 1e-3)
+        mean = datasets.pixels(images).mean(0).clamp(1e-3, 1 - 1e-3)
         model.decoder[-1].bias.copy_(torch.logit(mean))
     model.decoder[0].weight.mul_(recipe.decoder_gain)
     model.decoder[0].bias.mul_(recipe.decoder_gain)

@@ -1,6 +1,6 @@
 """explorer.html: the latent space of a run as one page that opens from disk, without a network.
 
-Skip it on a first reading: training does not need it. `remember` keeps the latent means after each epoch, for the
+Skip it on a first reading: training does not need it. `save_means` keeps the latent means after each epoch, for the
 page's film; `write` puts them, test images and the best weights into one HTML file.
 """
 
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from support import checkpoint, likelihood, storage
-from support.config import differences, from_plain
-from support.data import pixels
-from support.errors import UserError
+from support.data.datasets import pixels
+from support.errors import UserError, naming
+from support.latent import likelihood
+from support.run import checkpoint, files, storage
+from support.run.config import differences, from_plain
 from support.seeds import EVALUATION_SEED, generator
 
 PAGE = Path(__file__).parent / "page"
@@ -33,18 +34,18 @@ DRAWS = 16
 HALF = 65504.0  # float16's largest number
 
 
-def remember(run, epoch):
+def save_means(run, result):
     """Write an epoch's means of the digits on the page, (digits, 2). Only two latent dimensions have a page."""
     if run.config.latent_dim != 2:
         return
     rows = shown(run.dataset.test_labels.cpu().numpy())
     buffer = io.BytesIO()
-    np.save(buffer, halved(epoch.test.mu.numpy()[rows]))
-    storage.write(frame(run.config.results_dir, epoch.row["epoch"]), buffer.getvalue())
+    np.save(buffer, halved(result.test.mu.numpy()[rows]))
+    storage.write(files.means(run.config.results_dir, result.row["epoch"]), buffer.getvalue())
 
 
 def write(config, dataset, history):
-    """Write the page of a run, from its best.pt and what `remember` wrote. Only two latent dimensions have a page.
+    """Write the page of a run, from its best.pt and what `save_means` wrote. Only two latent dimensions have a page.
 
     Args:
         config: the run's settings; its results_dir is where the files are.
@@ -61,7 +62,7 @@ def write(config, dataset, history):
     model = load_best(config, history)
     rows = shown(dataset.test_labels.cpu().numpy())
     images = dataset.test_images.cpu()[rows]
-    epochs = film_epochs([row["epoch"] for row in history if frame(folder, row["epoch"]).exists()], history)
+    epochs = film_epochs([row["epoch"] for row in history if files.means(folder, row["epoch"]).exists()], history)
     with torch.no_grad():
         means = model.encode(pixels(images))[0].numpy()
         mu, logvar = model.prior.components()
@@ -143,25 +144,20 @@ def shown(labels):
     return np.sort(np.concatenate(chosen))
 
 
-def frame(folder, epoch):
-    """The path of an epoch's means."""
-    return checkpoint.frame(folder, "latent", epoch).with_suffix(".npy")
-
-
 def film(folder, epochs, n):
     """The means of n digits after some epochs, (epochs, n, 2). Raises UserError if a file holds anything else."""
     means = np.empty((len(epochs), n, 2), np.float16)
     for i, epoch in enumerate(epochs):
-        path = frame(folder, epoch)
+        path = files.means(folder, epoch)
+        with naming(path):
+            content = io.BytesIO(path.read_bytes())
         try:
-            loaded = np.load(path)
-            if loaded.shape != (n, 2):
-                raise ValueError(f"its shape is {loaded.shape}")
-            means[i] = loaded
-        except OSError:
-            raise
-        except Exception as error:  # what a damaged header makes numpy raise is no closed list
-            raise UserError(f"{path} is damaged: delete it, and the film leaves this epoch out") from error
+            loaded = np.load(content)
+        except Exception:  # what a damaged header makes NumPy raise is no closed list
+            loaded = None
+        if getattr(loaded, "shape", None) != (n, 2) or loaded.dtype.kind != "f":
+            raise UserError(f"{path} is damaged: delete it, and the film leaves this epoch out")
+        means[i] = loaded
     return means
 
 

@@ -5,8 +5,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from support.console import robust_output
-from support.errors import UserError, about
+from support.errors import UserError, naming
+from support.run.console import exit_code
+from support.run.signals import leave_on_signals
 
 
 def write(folder, data_dir=None):
@@ -16,7 +17,8 @@ def write(folder, data_dir=None):
         UserError, OSError: there is no run, or its files or data are not what they should be.
     """
     import explorer  # here: PyTorch takes seconds to import, and --help need not wait
-    from support import checkpoint, data
+    from support.data import datasets
+    from support.run import checkpoint
 
     if not (folder / "checkpoint.pt").exists():
         raise UserError(f"there is no run in {folder}: checkpoint.pt is missing")
@@ -24,31 +26,26 @@ def write(folder, data_dir=None):
     config = dataclasses.replace(saved.config, results_dir=folder)
     if config.latent_dim != 2:
         raise UserError(f"the page needs a run of --latent_dim 2, and the run in {folder} has {config.latent_dim}")
-    with about(folder):
-        dataset = data.load(config.dataset, data_dir or config.data_dir, download=False)
+    with naming(folder):
+        dataset = datasets.load(config.dataset, data_dir or config.data_dir, download=False)
         explorer.write(config, dataset, saved.history)
 
 
 def main(argv=None):
-    """Run the command and return its exit code: 0 done, 1 it could not be done (2: bad flags)."""
+    """Run the command and return its exit code: 0 done, 1 it could not be done, 2 bad flags."""
+    return exit_code("explorer", lambda: run(argv))
+
+
+def run(argv):
+    """Write the page that a command line names."""
     parser = argparse.ArgumentParser(prog="python -m explorer", description=__doc__)
     parser.add_argument("results_dir", type=Path, help="where a run has written")
     parser.add_argument("--data_dir", "--data-dir", help="where the run's dataset is (default: where the run found it)")
     flags = parser.parse_args(argv)
-    with robust_output():
-        try:
-            write(flags.results_dir, flags.data_dir)
-            print(f"Open {flags.results_dir / 'explorer.html'} in a browser")
-        except KeyboardInterrupt:
-            return 130
-        except UserError as error:
-            print(f"explorer: error: {error}", file=sys.stderr)
-            return 1
-        except OSError as error:
-            print(f"explorer: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
-            return 1
-    return 0
+    write(flags.results_dir, flags.data_dir)
+    print(f"Open {flags.results_dir / 'explorer.html'} in a browser")
 
 
 if __name__ == "__main__":
+    leave_on_signals("")
     sys.exit(main())

@@ -20,9 +20,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import measures
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -30,12 +28,18 @@ from tqdm import tqdm
 import main
 import train
 import utils
-from support import checkpoint, data, likelihood, storage
-from support.config import Config, default_data_dir, directory
-from support.environment import usable_cpus
-from support.errors import UserError, explain_missing_packages
-from support.manifold import active_units, moments
+from studies import measures
+from support.data import datasets
+from support.errors import UserError
+from support.latent import likelihood
+from support.latent.manifold import active_units
+from support.machine.environment import usable_cpus
+from support.run import checkpoint, storage
+from support.run.config import Config, default_data_dir, directory
+from support.run.console import exit_code
+from support.run.signals import leave_on_signals
 from support.seeds import generator
+from variants.priors import moments
 
 SAMPLES = 5000  # per image, for log p(x) with more than two latents
 QUICK_SAMPLES = 100
@@ -87,7 +91,7 @@ def parse(description):
 
 def load_dataset(flags):
     """The dataset that a study trains on."""
-    return data.load("digits" if flags.quick else "mnist", flags.data_dir)
+    return datasets.load("digits" if flags.quick else "mnist", flags.data_dir)
 
 
 def measure_runs(flags, runs, settings):
@@ -130,6 +134,8 @@ def in_parallel(work, items):
             future.result()  # raises what the run raised
             print(f"{done} of {len(items)} done: {futures[future]}", flush=True)
         return [future.result() for future in futures]
+    except concurrent.futures.BrokenExecutor as error:
+        raise UserError("a process of the study was killed, perhaps because memory ran out") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -154,6 +160,16 @@ def complete(config, flags, settings):
         log_interval=10**6,
         overwrite=flags.overwrite,
         named=frozenset({"dataset"}),  # a run never falls back to another dataset
+    )
+
+
+def hold_out(dataset, n):
+    """The dataset with its last n training images in place of the test set."""
+    return dataset._replace(
+        train_images=dataset.train_images[:-n],
+        train_labels=dataset.train_labels[:-n],
+        test_images=dataset.train_images[-n:],
+        test_labels=dataset.train_labels[-n:],
     )
 
 
@@ -204,7 +220,7 @@ def measure(config, k):
     history = checkpoint.load(folder / "checkpoint.pt").history
     best = checkpoint.best_of(history)
     model = checkpoint.load_model(folder / "best.pt")
-    dataset = data.load(config.dataset, config.data_dir)
+    dataset = datasets.load(config.dataset, config.data_dir)
     return Result(
         config=config,
         epoch=best["epoch"],
@@ -223,20 +239,20 @@ def measure_likelihood(model, config, dataset, k):
         "bce": bce,
         "kld": divergence if config.divergence == "kl" else None,
         "total": bce + config.divergence_weight * divergence,
-        **measure_log_p(model, config, images, dataset.train_images, k),
+        **measure_log_p(model, images, dataset.train_images, k),
     }
 
 
-def measure_log_p(model, config, images, train_images, k):
+def measure_log_p(model, images, train_images, k):
     """The mean log p(x) of images (N, 784) uint8, in nats: by quadrature, or with k and with k // 10 samples per image.
 
     What k samples add to k // 10 varies little between images, so it is measured on every fourth.
     """
-    estimate = likelihood.estimate(model, config, images, train_images, k // 10)
+    estimate = likelihood.estimate(model, images, train_images, k // 10)
     log_p = estimate.log_p.double().mean().item()
     if estimate.k is None:
         return {"log_p": log_p, "log_p_tenth": None}
-    sampled = likelihood.estimate(model, config, images[::EVERY_SAMPLED], train_images, k)
+    sampled = likelihood.estimate(model, images[::EVERY_SAMPLED], train_images, k)
     rise = (sampled.log_p - sampled.log_p_tenth).double().mean().item()
     return {"log_p": log_p + rise, "log_p_tenth": log_p}
 
@@ -245,7 +261,7 @@ def measure_log_p(model, config, images, train_images, k):
 def measure_latents(model, dataset):
     """What `measures` tells about the latents of the test images."""
     *_, z, mu = train.evaluate(model, dataset.test_images)
-    train_mu = torch.cat([model.encode(data.pixels(images))[0] for images in dataset.train_images.split(ENCODED)])
+    train_mu = torch.cat([model.encode(datasets.pixels(images))[0] for images in dataset.train_images.split(ENCODED)])
     # A learned prior has a scale of its own, so distances are in its standard deviations.
     mean, deviation = moments(model.prior)
     draws = (model.prior.sample(len(z), generator(DRAWS_SEED)) - mean) / deviation
@@ -319,8 +335,7 @@ def new_figure(width, height):
 
 def show_means(axes, mu, labels):
     """Show a point for each image at its latent mean, mu (N, 2), coloured by its class, labels (N,)."""
-    points = utils.scatter(axes, mu.numpy(), labels.numpy(), POINT_SIZE, marker="s")
-    points.set_alpha(1)  # points as small as these would be too faint
+    axes.scatter(*mu.numpy().T, POINT_SIZE**2, np.array(utils.CLASS_COLORS)[labels.numpy()], marker="s", linewidths=0)
 
 
 def show_draws(axes, model, n):
@@ -333,17 +348,10 @@ def show_draws(axes, model, n):
 
 
 def run_study(study):
-    """Call a study's main function and print how long it took. Errors that the user can fix end in one line."""
+    """Call a study's main function and print how long it took, then end the process with its exit code."""
+    leave_on_signals("Interrupted; the same command without --overwrite continues the study")
     start = time.perf_counter()
-    name = Path(sys.argv[0]).name
-    try:
-        with explain_missing_packages():
-            study()
-    except (UserError, OSError) as error:
-        sys.exit(f"{name}: error: {error}")
-    except concurrent.futures.BrokenExecutor:
-        sys.exit(f"{name}: error: a process of the study was killed, perhaps because memory ran out")
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command without --overwrite continues the study", file=sys.stderr)
-        sys.exit(130)
-    print(f"{time.perf_counter() - start:.0f} s on this machine ({usable_cpus()} cores)")
+    code = exit_code(Path(sys.argv[0]).name, study)
+    if code == 0:
+        print(f"{time.perf_counter() - start:.0f} s on this machine ({usable_cpus()} cores)")
+    sys.exit(code)

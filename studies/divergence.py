@@ -1,4 +1,4 @@
-"""Must the discrepancy be the KL divergence? Compares five, and the VAE with the WAE: python studies/divergence.py
+"""Must the discrepancy be the KL divergence? Compares five, and the VAE with the WAE: python -m studies.divergence
 
 First without a network: two distributions are shifted apart, and five discrepancies between them are computed. Then the
 VAE and the Wasserstein auto-encoder are trained on 784-400-2, three seeds each. The answer is in docs/studies.md; a
@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-import common
 import numpy as np
 from matplotlib.patches import Circle
 from scipy.special import erf, voigt_profile
 
 import train
 import utils
-from support.config import Config
+from studies import common
+from support.run.config import Config
 from variants.wae import SCALES
 
 RECIPE = Config(epochs=50, lr=4e-3, schedule="onecycle")

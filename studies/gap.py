@@ -1,4 +1,4 @@
-"""Where do the nats between log p(x) and the bound go? python studies/gap.py [--quick]
+"""Where do the nats between log p(x) and the bound go? python -m studies.gap [--quick]
 
 log p(x) - ELBO = KL(q(z|x) || p(z|x)) of 784-400-2, epoch by epoch and image by image, split into what the encoder and
 what the family of Gaussians costs; and a remedy, dropout of the encoder's input. The answer is in docs/studies.md; a
@@ -9,15 +9,16 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
-import common
-import inference
 import torch
 from matplotlib.patches import Ellipse
 
 import train
-from support import checkpoint, data, devices, likelihood
-from support.config import Config
-from support.data import pixels
+from studies import common, inference
+from support.data.datasets import pixels
+from support.latent import likelihood
+from support.machine import arithmetic
+from support.run import checkpoint
+from support.run.config import Config
 from variants import build_model
 
 DOCUMENTED = Config(epochs=100)
@@ -172,10 +173,10 @@ def measure_run(flags, run):
         return
     dataset = common.load_dataset(flags)
     if run.held_out:
-        dataset = data.hold_out(dataset, min(HELD_OUT, len(dataset.train_images) // 5))
+        dataset = common.hold_out(dataset, min(HELD_OUT, len(dataset.train_images) // 5))
     sets = measured_images(flags, run, dataset)
     measured = {}
-    with devices.fast_arithmetic():
+    with arithmetic.fast_arithmetic():
         training = train.begin(run.config, dataset)
         for row, _ in train.epochs(training):
             if is_measured(run, row["epoch"]):

@@ -10,8 +10,8 @@ import torch
 from numpy.polynomial.hermite_e import hermegauss
 
 from model import bce, kld
-from support import likelihood
-from support.data import pixels
+from support.data.datasets import pixels
+from support.latent import likelihood
 
 CHUNK = 50  # images at a time: their activations stay in the cache
 ORDER = 8  # nodes per latent of an expectation under q: with 30, the ELBO of an image changes by 0.01 nats

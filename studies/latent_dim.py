@@ -1,4 +1,4 @@
-"""Which latent dimension, and which network? Trains 24 pairs of them: python studies/latent_dim.py [--quick]
+"""Which latent dimension, and which network? Trains 24 pairs of them: python -m studies.latent_dim [--quick]
 
 Eight latent dimensions and three networks, one seed: the bound, log p(x), the latents in use, how well the classes
 separate, and the time. The answer is in docs/studies.md; a first reader can skip this file.
@@ -6,9 +6,8 @@ separate, and the time. The answer is in docs/studies.md; a first reader can ski
 
 import dataclasses
 
-import common
-
-from support.config import Config
+from studies import common
+from support.run.config import Config
 
 RECIPE = Config(epochs=15, batch_size=256, lr=2e-3, schedule="onecycle")
 SETTINGS = ("latent_dim", "hidden_dims", "epochs", "batch_size", "lr")

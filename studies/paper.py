@@ -1,4 +1,4 @@
-"""The paper's Figure 2: AEVB and the wake-sleep algorithm on MNIST: python studies/paper.py [--quick]
+"""The paper's Figure 2: AEVB and the wake-sleep algorithm on MNIST: python -m studies.paper [--quick]
 
 The bound on training and test images against the number of images seen, for five sizes of z, with the networks and the
 optimiser of the paper's section 5. The answer is in docs/studies.md; a first reader can skip this file.
@@ -8,14 +8,14 @@ import functools
 import itertools
 import math
 
-import common
 import torch
 from torch import nn
 
 import train
 from model import VAE, bce, log_normal
-from support.config import Config
-from support.devices import fast_arithmetic
+from studies import common
+from support.machine.arithmetic import fast_arithmetic
+from support.run.config import Config
 
 LATENT_DIMS = (3, 5, 10, 20, 200)
 QUICK_DIMS = (3, 20)

@@ -1,19 +1,19 @@
-"""Must the prior be N(0, I)? Trains with a learned mixture and a VampPrior too: python studies/prior.py [--quick]
+"""Must the prior be N(0, I)? Trains with a learned mixture and a VampPrior too: python -m studies.prior [--quick]
 
 Three priors on 784-400-2, three seeds each. The answer is in docs/studies.md; a first reader can skip this file.
 """
 
 import dataclasses
 
-import common
 import numpy as np
 import torch
 
 import train
 import utils
-from support.config import Config
-from support.manifold import moments
+from studies import common
+from support.run.config import Config
 from support.seeds import generator
+from variants.priors import moments
 
 RECIPE = Config(epochs=30, lr=8e-3, schedule="onecycle")
 SETTINGS = ("prior", "seed", "epochs", "lr")

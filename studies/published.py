@@ -1,4 +1,4 @@
-"""Can published log p(x) of VAEs be reached on binary MNIST? Trains them: python studies/published.py [--quick]
+"""Can published log p(x) of VAEs be reached on binary MNIST? Trains them: python -m studies.published [--quick]
 
 Three published networks by their own protocols, what may explain a difference, and a better recipe for the first. The
 answer is in docs/studies.md; a first reader can skip this file.
@@ -10,15 +10,16 @@ import math
 import time
 from typing import NamedTuple
 
-import common
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 import train
-from support import data, likelihood
-from support.config import Config
-from support.devices import fast_arithmetic
+from studies import common
+from support.data import datasets
+from support.latent import likelihood
+from support.machine.arithmetic import fast_arithmetic
+from support.run.config import Config
 from support.seeds import EVALUATION_SEED, generator
 
 HELD_OUT = 10_000  # the last training images; the best epoch is the one with the best bound on them
@@ -44,14 +45,14 @@ class Trial:
 
     config: Config
     protocol: str = ""  # a key of PROTOCOLS: another optimizer, schedule, activation
-    draw: int = data.BINARY_SEED  # seeds the draw of the pixels
+    draw: int = datasets.BINARY_SEED  # seeds the draw of the pixels
     redraws: bool = False  # whether the training pixels are drawn again in every epoch
     held_out: int = HELD_OUT  # 0: all training images train, and the last epoch is taken
     marks: tuple[int, ...] = ()  # epochs whose models are measured besides the best one
     more_samples: bool = True  # whether log p(x) is also estimated with MORE_SAMPLES
 
 
-def short(draw=data.BINARY_SEED, redraws=False, **settings):
+def short(draw=datasets.BINARY_SEED, redraws=False, **settings):
     """The network of pythae in 60 epochs."""
     return Trial(dataclasses.replace(SHORT, **settings), draw=draw, redraws=redraws, more_samples=False)
 
@@ -75,7 +76,7 @@ class Images(NamedTuple):
     """What a trial sees."""
 
     grey: torch.Tensor  # the training images before they are drawn, (N, 784) uint8
-    dataset: data.Dataset  # binary; its training images are N
+    dataset: datasets.Dataset  # binary; its training images are N
     held_out: torch.Tensor  # binary, (M, 784) uint8
 
 
@@ -127,7 +128,7 @@ def row_of(trial, state, epoch, run):
 def split(trial, grey):
     """The Images of a trial, from grey ones."""
     n = len(grey.train_images) - trial.held_out
-    drawn = data.binary(grey, trial.draw)
+    drawn = datasets.binary(grey, trial.draw)
     dataset = drawn._replace(train_images=drawn.train_images[:n], train_labels=drawn.train_labels[:n])
     return Images(grey.train_images[:n], dataset, drawn.train_images[n:])
 
@@ -213,7 +214,7 @@ def fit(trial, images, run, path, overwrite):
     for epoch in range(state["epoch"] + 1, trial.config.epochs + 1):
         start = time.process_time()
         if trial.redraws:
-            drawn = data.binarise(images.grey, trial.draw, 0, epoch)
+            drawn = datasets.binarise(images.grey, trial.draw, 0, epoch)
             run.dataset = run.dataset._replace(train_images=drawn)
         train.check_finite(train.train_epoch(run, epoch), epoch)
         keep(state, trial, run.model, images.held_out, epoch)

@@ -1,4 +1,4 @@
-"""Errors that end a run with one line instead of a traceback."""
+"""Errors that end a command with one line instead of a traceback."""
 
 import contextlib
 from pathlib import Path
@@ -11,8 +11,13 @@ class UserError(Exception):
     """An error the user can fix; its message is one line that says what to do."""
 
 
+def first_line(error):
+    """The first line of an error or warning; PyTorch adds advice and stack traces below."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 @contextlib.contextmanager
-def about(path):
+def naming(path):
     """Name the path in an OSError that names no file.
 
     Opening a file raises one with its name; reading, writing or syncing an open file raises one without.

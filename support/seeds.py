@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from support.machine.processes import rank
+
 EVALUATION_SEED = 0  # not a flag: every reported figure uses the same noise
 
 
@@ -16,9 +18,6 @@ def generator(*seeds):
     return torch.Generator().manual_seed(seed_of(*seeds))
 
 
-def epoch_noise(seed, epoch, n, latent_dim):
-    """The order (n,) and the noise eps ~ N(0, I) (n, latent_dim) with which an epoch visits n images."""
-    source = generator(seed, epoch)
-    order = torch.randperm(n, generator=source)
-    eps = torch.randn(n, latent_dim, generator=source)
-    return order, eps
+def seed_dropout(*seeds):
+    """Seed F.dropout, which takes no generator. Processes that train together drop different pixels."""
+    torch.manual_seed(seed_of(*seeds, rank()))

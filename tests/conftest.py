@@ -11,8 +11,8 @@ import torch
 from helpers import SMALL, Finished, call_main, write_mnist
 
 import utils
-from support import data
-from support.signals import STOPPING
+from support.data import datasets
+from support.run.signals import STOPPING
 
 torch.set_num_threads(1)  # the tests' networks are small, and threads that share a busy core wait for each other
 # A background job of a shell ignores Ctrl-C, and so would everything that is started here.
@@ -38,7 +38,7 @@ def no_waiting_for_the_disk(monkeypatch):
 def stand_ins_pass_for_published_files():
     """Runs in this process do not warn that the stand-in for MNIST is not MNIST."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "unpublished", lambda name, raw, arrays: [])
+        patch.setattr(datasets, "files_with_other_contents", lambda name, raw, arrays: [])
         yield
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import main
-from support.config import FLAGS
+from support.run.config import FLAGS
 
 SMALL = ("--hidden_dims", 16, "--batch_size", 64, "--log_interval", 1000)  # a network that trains in a moment
 # For processes: nothing is known of KMNIST's contents, so its stand-in causes no warning.

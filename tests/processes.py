@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import main
-from support import checkpoint
+from support.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
 ENDLESS = 10**6  # epochs

@@ -14,14 +14,14 @@ from helpers import SMALL, assert_same_run, assert_same_training, contents, equa
 
 import train
 import utils
-from support import checkpoint, report, storage
-from support.config import Config, to_plain
 from support.errors import UserError
+from support.run import checkpoint, files, report, storage
+from support.run.config import Config, to_plain
 
 THREE = (*SMALL, "--epochs", 3)  # the flags of the finished run
 
 
-def files(folder):
+def tables(folder):
     """The contents of a folder, and when each file was written."""
     return contents(folder), {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
 
@@ -35,9 +35,9 @@ def assert_refused(done, *words):
         assert word in done.err
 
 
-def interrupt_after(epoch, monkeypatch, where=report, name="epoch"):
+def interrupt_after(epoch, monkeypatch, name="show_epoch"):
     """Make Ctrl-C come at the end of a function, whose first argument is the run, once so many epochs are finished."""
-    function = getattr(where, name)
+    function = getattr(report, name)
 
     def interrupted(run, *arguments):
         result = function(run, *arguments)
@@ -45,7 +45,7 @@ def interrupt_after(epoch, monkeypatch, where=report, name="epoch"):
             signal.raise_signal(signal.SIGINT)
         return result
 
-    monkeypatch.setattr(where, name, interrupted)
+    monkeypatch.setattr(report, name, interrupted)
 
 
 def edited(path, change):
@@ -59,12 +59,12 @@ def edited(path, change):
 
 
 def test_same_command_again_says_done_and_changes_nothing(copied_run, run_main):
-    before = files(copied_run.folder)
+    before = tables(copied_run.folder)
     done = run_main(copied_run.folder, *THREE)
     assert done.code == 0
     assert done.out == f"All 3 epochs in {copied_run.folder} are done; --epochs extends the run\n"
     assert done.err == ""
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
 
 
 def test_flags_that_do_not_define_the_run_may_differ(copied_run, run_main):
@@ -91,9 +91,8 @@ def test_interrupted_run_continues_to_the_same_bits(finished_run, run_main, tmp_
     folder = tmp_path / "results"
     with monkeypatch.context() as patch:
         interrupt_after(2, patch)
-        done = run_main(folder, *THREE)
-    assert done.code == 130
-    assert done.err == "Interrupted; the same command continues after the last finished epoch\n"
+        with pytest.raises(KeyboardInterrupt):
+            run_main(folder, *THREE)
     assert len(metrics(folder)) == 2
     assert not (folder / "samples.png").exists()
     done = run_main(folder, *THREE)
@@ -110,8 +109,9 @@ def test_run_interrupted_within_an_epoch_continues_to_the_same_bits(
     assert run_main(tmp_path / "undisturbed", *flags).code == 0
     for epoch in (1, 2, 3):
         with monkeypatch.context() as patch:
-            interrupt_after(epoch, patch, train, "step")  # in the first batch after that epoch
-            assert run_main(tmp_path / "results", *flags).code == 130
+            interrupt_after(epoch, patch, "batch_line")  # after the first batch of the next one
+            with pytest.raises(KeyboardInterrupt):
+                run_main(tmp_path / "results", *flags)
         assert len(metrics(tmp_path / "results")) == epoch
     assert run_main(tmp_path / "results", *flags).code == 0
     assert_same_run(tmp_path / "undisturbed", tmp_path / "results")
@@ -119,8 +119,9 @@ def test_run_interrupted_within_an_epoch_continues_to_the_same_bits(
 
 def test_interruption_before_first_epoch_leaves_nothing_to_continue(run_main, tmp_path, monkeypatch, no_drawing):
     with monkeypatch.context() as patch:
-        interrupt_after(0, patch, train, "step")
-        assert run_main(tmp_path / "results", *THREE).code == 130
+        interrupt_after(0, patch, "batch_line")
+        with pytest.raises(KeyboardInterrupt):
+            run_main(tmp_path / "results", *THREE)
     assert contents(tmp_path / "results") == {}
     assert run_main(tmp_path / "results", *THREE).code == 0
 
@@ -128,7 +129,8 @@ def test_interruption_before_first_epoch_leaves_nothing_to_continue(run_main, tm
 def test_interruption_during_last_pictures_is_no_success(run_main, tmp_path, monkeypatch, no_drawing):
     with monkeypatch.context() as patch:
         patch.setattr(utils, "gif", lambda paths: signal.raise_signal(signal.SIGINT))
-        assert run_main(tmp_path / "results", *THREE).code == 130
+        with pytest.raises(KeyboardInterrupt):
+            run_main(tmp_path / "results", *THREE)
     assert len(metrics(tmp_path / "results")) == 3
     done = run_main(tmp_path / "results", *THREE)
     assert done.code == 0
@@ -170,28 +172,28 @@ DIFFERENT = {
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_other_settings_are_refused_by_name(copied_run, run_main, name, resume):
     flags, words = DIFFERENT[name]
-    before = files(copied_run.folder)
+    before = tables(copied_run.folder)
     done = run_main(copied_run.folder, *THREE, *flags, *resume)
     way_out = "leave these flags out" if resume else "continue it with --resume"
     assert_refused(done, words, "--overwrite", "another --results_dir", way_out)
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
 
 
 def test_onecycle_run_cannot_be_extended(run_main, tmp_path, no_drawing):
     folder = tmp_path / "results"
     flags = (*SMALL, "--schedule", "onecycle")
     assert run_main(folder, *flags, "--epochs", 1).code == 0
-    before = files(folder)
+    before = tables(folder)
     for resume in ((), ("--resume",)):
         assert_refused(run_main(folder, *flags, "--epochs", 2, *resume), "--epochs 1 there, 2 here")
-    assert files(folder) == before
+    assert tables(folder) == before
 
 
 def test_other_code_is_refused_unless_resumed(finished_run, copied_run, run_main, monkeypatch):
     monkeypatch.setattr(checkpoint, "fingerprint", lambda: "other")
-    before = files(copied_run.folder)
+    before = tables(copied_run.folder)
     assert_refused(run_main(copied_run.folder, *THREE), "other code", "--overwrite", "--results_dir", "--resume")
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
     done = run_main(copied_run.folder, "--resume")
     assert done.code == 0
     assert done.err == "WARNING: the code has changed since this run began; the result may differ\n"
@@ -199,8 +201,10 @@ def test_other_code_is_refused_unless_resumed(finished_run, copied_run, run_main
 
 def test_fingerprint_covers_what_decides_the_arithmetic():
     covered = {path.name for pattern in checkpoint.ARITHMETIC for path in checkpoint.ROOT.glob(pattern)}
-    assert covered >= {"model.py", "train.py", "data.py", "devices.py", "seeds.py", "priors.py", "wae.py"}
-    assert not covered & {"main.py", "utils.py", "report.py", "config.py"}
+    assert covered == {
+        *("model.py", "train.py", "seeds.py", "schedules.py", "datasets.py", "idx.py", "images.py", "arithmetic.py"),
+        *("compiled.py", "processes.py", "steps.py", "__init__.py", "priors.py", "wae.py"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -222,10 +226,10 @@ def test_results_dir_that_is_no_directory_is_refused(run_main, tmp_path, place):
 
 
 def test_second_run_in_directory_is_refused(copied_run, run_main, no_drawing):
-    before = files(copied_run.folder)
+    before = tables(copied_run.folder)
     with storage.lock(copied_run.folder):
         assert_refused(run_main(copied_run.folder, *SMALL, "--epochs", 4), "another run is writing to")
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
     assert run_main(copied_run.folder, *SMALL, "--epochs", 4).code == 0
 
 
@@ -245,7 +249,8 @@ def test_resume_continues_an_interrupted_run_to_its_end(finished_run, run_main, 
     folder = tmp_path / "results"
     with monkeypatch.context() as patch:
         interrupt_after(1, patch)
-        assert run_main(folder, *THREE).code == 130
+        with pytest.raises(KeyboardInterrupt):
+            run_main(folder, *THREE)
     assert run_main(folder, "--resume").code == 0
     assert_same_training(finished_run.folder, folder)
 
@@ -275,9 +280,9 @@ def test_overwrite_replaces_the_run_and_leaves_no_file_of_it(copied_run, run_mai
     assert json.loads((folder / "config.json").read_text())["latent_dim"] == 3
 
 
-@pytest.mark.parametrize("where", ["clear", "metrics_csv"])
+@pytest.mark.parametrize(("module", "name"), [(files, "clear"), (checkpoint, "metrics_csv")])
 def test_run_killed_while_it_replaces_another_continues_as_itself(
-    copied_run, run_main, tmp_path, monkeypatch, no_drawing, where
+    copied_run, run_main, tmp_path, monkeypatch, no_drawing, module, name
 ):
     flags = (*SMALL, "--epochs", 2, "--seed", 2, "--latent_dim", 3)
     assert run_main(tmp_path / "undisturbed", *flags).code == 0
@@ -286,7 +291,7 @@ def test_run_killed_while_it_replaces_another_continues_as_itself(
         raise OSError(errno.EIO, "killed here", "somewhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, where, killed)
+        patch.setattr(module, name, killed)
         assert run_main(copied_run.folder, *flags, "--overwrite").code == 1
     assert run_main(copied_run.folder, *flags).code == 0
     assert_same_run(tmp_path / "undisturbed", copied_run.folder)
@@ -305,10 +310,10 @@ FAILED_STARTS = {
 @pytest.mark.parametrize("name", FAILED_STARTS)
 def test_failed_start_keeps_finished_run(copied_run, run_main, monkeypatch, name):
     flags, words = FAILED_STARTS[name]
-    monkeypatch.setattr("support.download.probe", lambda urls: dict.fromkeys(urls, "no network"))
-    before = files(copied_run.folder)
+    monkeypatch.setattr("support.data.download.probe", lambda urls: dict.fromkeys(urls, "no network"))
+    before = tables(copied_run.folder)
     assert_refused(run_main(copied_run.folder, *THREE, *flags, "--overwrite"), words)
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
 
 
 def full_disk(name, monkeypatch):
@@ -324,11 +329,11 @@ def full_disk(name, monkeypatch):
 
 
 def test_run_that_cannot_save_its_first_epoch_keeps_finished_run(copied_run, run_main, monkeypatch):
-    before = files(copied_run.folder)
+    before = tables(copied_run.folder)
     full_disk("checkpoint.pt", monkeypatch)
     done = run_main(copied_run.folder, *THREE, "--seed", 2, "--overwrite")
     assert done.err == f"main.py: error: {copied_run.folder / 'checkpoint.pt'}: No space left on device\n"
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
 
 
 def test_disk_that_is_full_for_a_picture_costs_no_epoch(finished_run, run_main, tmp_path, monkeypatch, no_drawing):
@@ -346,7 +351,7 @@ def test_disk_that_is_full_for_a_picture_costs_no_epoch(finished_run, run_main, 
 def test_loss_that_is_not_finite_keeps_what_was_saved(copied_run, run_main, monkeypatch, no_drawing):
     paths = [copied_run.folder / name for name in ("checkpoint.pt", "best.pt")]
     before = [checkpoint.read(path) for path in paths]
-    monkeypatch.setattr(train, "step", lambda run, index, eps: torch.tensor([torch.inf, 1.0]))
+    monkeypatch.setattr(train, "choose_step", lambda *choice: lambda *batch: torch.tensor([torch.inf, 1.0]))
     done = run_main(copied_run.folder, *SMALL, "--epochs", 4)
     assert_refused(done, "not finite in epoch 4, batch 1", "--lr", "The last checkpoint is intact")
     after = [checkpoint.read(path) for path in paths]
@@ -413,9 +418,9 @@ def test_best_pt_stays_with_best_epoch(run_best_at_two, run_main, tmp_path):
 
 def test_best_pt_of_another_run_is_refused(run_best_at_two, finished_run, run_main):
     shutil.copy(finished_run.folder / "best.pt", run_best_at_two)
-    before = files(run_best_at_two)
+    before = tables(run_best_at_two)
     assert_refused(run_main(run_best_at_two, *SMALL, "--epochs", 5), "best.pt is not of epoch 2, the best of this run")
-    assert files(run_best_at_two) == before
+    assert tables(run_best_at_two) == before
 
 
 def test_best_of_is_first_of_lowest_totals():
@@ -424,7 +429,7 @@ def test_best_of_is_first_of_lowest_totals():
 
 
 def test_metrics_of_mmd_run_have_no_kld():
-    row = dict.fromkeys(checkpoint.FIGURES, 0.5) | {"epoch": 1, "seconds": 2.0}
+    row = dict.fromkeys(checkpoint.NUMBERS, 0.5) | {"epoch": 1, "seconds": 2.0}
     for has_kld, cell in ((True, "0.5000"), (False, "")):
         text = checkpoint.metrics_csv([row], has_kld).decode()
         (cells,) = csv.DictReader(io.StringIO(text))
@@ -447,10 +452,10 @@ DAMAGES = {
 def test_damaged_checkpoint_is_refused_and_left_alone(copied_run, run_main, damage):
     path = copied_run.folder / "checkpoint.pt"
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    before = files(copied_run.folder)
+    before = tables(copied_run.folder)
     for flags in (THREE, ("--resume",)):
         assert_refused(run_main(copied_run.folder, *flags), f"{path} is damaged", "--overwrite", "--results_dir")
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, "no weights"])
@@ -461,10 +466,10 @@ def test_damaged_best_pt_is_refused_and_left_alone(run_best_at_two, run_main, da
     else:
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
     (run_best_at_two / "manifold.png").unlink()
-    before = files(run_best_at_two)
+    before = tables(run_best_at_two)
     assert_refused(run_main(run_best_at_two, *SMALL, "--epochs", 4), f"{path} is damaged")
     if damage != "no weights":  # noticed before the run goes on
-        assert files(run_best_at_two) == before
+        assert tables(run_best_at_two) == before
 
 
 def put(*place_and_value):
@@ -510,9 +515,9 @@ TAMPERED = {
 def test_tampered_checkpoint_is_refused_and_left_alone(copied_run, run_main, name):
     """Its checksums are right, but no run would have written it."""
     edited(copied_run.folder / "checkpoint.pt", TAMPERED[name])
-    before = files(copied_run.folder)
+    before = tables(copied_run.folder)
     assert_refused(run_main(copied_run.folder, "--resume", "--epochs", 5), "checkpoint.pt")
-    assert files(copied_run.folder) == before
+    assert tables(copied_run.folder) == before
 
 
 class Hostile:
@@ -544,11 +549,11 @@ def test_checkpoint_of_former_version_is_refused(run_main, tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
     torch.save(former_checkpoint(), folder / "checkpoint.pt")
-    before = files(folder)
+    before = tables(folder)
     for flags in (THREE, ("--resume",)):
         done = run_main(folder, *flags)
         assert_refused(done, f"{folder / 'checkpoint.pt'} was written by another version of this program")
-    assert files(folder) == before
+    assert tables(folder) == before
 
 
 def test_overwrite_replaces_a_run_of_the_former_version(run_main, tmp_path, no_drawing):
@@ -579,20 +584,20 @@ def test_what_is_saved_is_what_is_loaded(finished_run):
     assert best["row"] == checkpoint.best_of(saved.history)
 
 
-def test_adopt_leaves_named_flags_to_the_command():
+def test_open_flags_are_filled_and_named_ones_left_named_flags_to_the_command():
     saved = checkpoint.Saved(Config(lr=0.5, precision="bfloat16"), "", [], {}, {}, {})
     command = Config(epochs=9, resume=True, named=frozenset({"epochs", "resume"}))
-    adopted = checkpoint.adopt(command, saved)
+    adopted = checkpoint.fill_open_flags(command, saved)
     assert (adopted.epochs, adopted.lr, adopted.precision, adopted.resume) == (9, 0.5, "bfloat16", True)
-    assert checkpoint.adopt(Config(), saved).lr == Config().lr
-    assert checkpoint.adopt(Config(), saved).precision == "bfloat16"
-    assert checkpoint.adopt(Config(precision="float32"), saved).precision == "float32"
-    assert checkpoint.adopt(command, None) is command
+    assert checkpoint.fill_open_flags(Config(), saved).lr == Config().lr
+    assert checkpoint.fill_open_flags(Config(), saved).precision == "bfloat16"
+    assert checkpoint.fill_open_flags(Config(precision="float32"), saved).precision == "float32"
+    assert checkpoint.fill_open_flags(command, None) is command
 
 
 def test_frames_are_numbered_with_three_digits_or_more(tmp_path):
-    assert checkpoint.frame(tmp_path, "latent", 7) == tmp_path / "latent" / "epoch_007.png"
-    assert checkpoint.frame(tmp_path, "latent", 1234) == tmp_path / "latent" / "epoch_1234.png"
+    assert files.frame(tmp_path, "latent", 7) == tmp_path / "latent" / "epoch_007.png"
+    assert files.frame(tmp_path, "latent", 1234) == tmp_path / "latent" / "epoch_1234.png"
 
 
 def test_deleted_frame_is_left_out_of_the_gif(copied_run, run_main, monkeypatch):

@@ -10,9 +10,10 @@ from helpers import KMNIST, SMALL, assert_same_training
 from processes import run_command
 
 import train
-from support import compiled, data, devices
-from support.config import Config
-from support.seeds import epoch_noise
+from support.data import datasets
+from support.machine import arithmetic, compiled
+from support.run.config import Config
+from support.seeds import generator
 
 LONG = compiled.STEPS_THAT_PAY
 VARIANTS = {
@@ -63,29 +64,27 @@ def test_compiled_step_has_the_gradient_of_the_eager_step(small_mnist, no_code_g
         Config(hidden_dims=(16,), batch_size=64, device="cpu", precision="float32"),
         **(VARIANTS | SLOW_VARIANTS)[variant],
     )
-    dataset = data.load("mnist", small_mnist)
-    order, eps = epoch_noise(1, 1, 300, config.latent_dim)
+    dataset = datasets.load("mnist", small_mnist)
+    eps = torch.randn(64, config.latent_dim, generator=generator(0))
     outcomes = []
     for choice in ("off", "on"):
         run = train.begin(dataclasses.replace(config, compile=choice), dataset)
         run.model.train()
         torch.manual_seed(0)
-        losses = train.step(run, order[:64], eps[:64])
+        losses = run.step(run, dataset.train_images[:64], eps)
         outcomes.append([losses, *(parameter.grad for parameter in run.model.parameters())])
     for eager, graph in zip(*outcomes, strict=True):
         torch.testing.assert_close(graph, eager, rtol=1e-4, atol=1e-5)
 
 
-def test_last_and_smaller_batch_of_an_epoch_is_not_compiled(small_mnist, no_code_generation, monkeypatch):
+def test_last_and_smaller_batch_of_an_epoch_is_not_compiled(small_mnist, monkeypatch):
     sizes = []
-    eager = train.objective
     monkeypatch.setattr(
-        train, "objective", lambda model, images, *rest: sizes.append(len(images)) or eager(model, images, *rest)
+        torch, "compile", lambda function, **options: lambda *batch: sizes.append(len(batch[1])) or function(*batch)
     )
-    run = train.begin(Config(hidden_dims=(16,), batch_size=64, compile="on"), data.load("mnist", small_mnist))
-    run.compiled_gradient = lambda images, *rest: sizes.append("compiled") or torch.zeros(2)
-    train.train_epoch(run, 1)
-    assert sizes == ["compiled"] * 4 + [300 - 4 * 64]
+    run = train.begin(Config(hidden_dims=(16,), batch_size=64, compile="on"), datasets.load("mnist", small_mnist))
+    assert len(train.train_epoch(run, 1)) == 5
+    assert sizes == [64] * 4
 
 
 @pytest.mark.parametrize(
@@ -162,17 +161,17 @@ def test_continued_run_draws_the_same_input_dropout(run_main, tmp_path, no_drawi
 
 
 def test_input_dropout_is_off_in_evaluation(small_mnist):
-    dataset = data.load("mnist", small_mnist)
+    dataset = datasets.load("mnist", small_mnist)
     run = train.begin(Config(hidden_dims=(16,), input_dropout=0.9), dataset)
     run.model.train()
     torch.testing.assert_close(
-        train.evaluate(run.model, dataset.test_images).mu, run.model.encode(data.pixels(dataset.test_images))[0]
+        train.evaluate(run.model, dataset.test_images).mu, run.model.encode(datasets.pixels(dataset.test_images))[0]
     )
 
 
 def test_denormals_are_flushed_during_a_run_only():
     denormal = torch.full((64,), 1e-40)
-    with devices.fast_arithmetic():
+    with arithmetic.fast_arithmetic():
         assert (denormal * 1).sum() == 0
     assert (denormal * 1).sum() > 0
 
@@ -189,7 +188,7 @@ CPUS = {
 @pytest.mark.parametrize("cpu", CPUS)
 def test_matmul_precision_is_lowered_only_where_products_stay_float32(monkeypatch, cpu):
     capabilities, expected = CPUS[cpu]
-    monkeypatch.setattr(devices, "cpu_capabilities", lambda: capabilities)
-    with devices.fast_arithmetic():
+    monkeypatch.setattr(arithmetic, "cpu_capabilities", lambda: capabilities)
+    with arithmetic.fast_arithmetic():
         assert torch.get_float32_matmul_precision() == expected
     assert torch.get_float32_matmul_precision() == "highest"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import call_main
 
-from support.config import FLAGS, Config, defaults_table, differences, from_plain, parse, to_plain
+from support.run.config import FLAGS, Config, defaults_table, differences, from_plain, parse, to_plain
 
 ROOT = Path(__file__).parent.parent
 

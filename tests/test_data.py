@@ -11,17 +11,16 @@ import pytest
 import torch
 from helpers import SMALL, call_main, contents, metrics, write_idx, write_mnist
 
-from support import data, download, idx
-from support.config import Config
-from support.devices import ALONE
+from support.data import datasets, download, idx
 from support.errors import UserError
+from support.run.config import Config
 
 IMAGES = "t10k-images-idx3-ubyte"
 LABELS = "t10k-labels-idx1-ubyte"
 
 
 def test_idx_files_are_read_as_they_are(small_mnist):
-    dataset = data.load("mnist", small_mnist)
+    dataset = datasets.load("mnist", small_mnist)
     assert [tuple(tensor.shape) for tensor in dataset[1:5]] == [(300, 784), (300,), (60, 784), (60,)]
     assert [tensor.dtype for tensor in dataset[1:3]] == [torch.uint8, torch.int64]
     assert dataset.train_labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
@@ -30,7 +29,7 @@ def test_idx_files_are_read_as_they_are(small_mnist):
 
 
 def test_dataset_names_itself_and_its_classes(small_mnist):
-    dataset = data.load("mnist", small_mnist)
+    dataset = datasets.load("mnist", small_mnist)
     assert dataset.title == "MNIST"
     assert dataset.classes == tuple("0123456789")
     assert dataset.to("cpu")[5:] == dataset[5:]
@@ -46,7 +45,7 @@ def test_dataset_names_itself_and_its_classes(small_mnist):
 )
 def test_dataset_in_the_form_of_mnist_has_its_own_classes(small_mnist, tmp_path, name, title, first, last):
     shutil.copytree(small_mnist / "MNIST", tmp_path / idx.FOLDERS[name])
-    dataset = data.load(name, tmp_path)
+    dataset = datasets.load(name, tmp_path)
     assert dataset.title == title
     assert len(dataset.classes) == 10
     assert (dataset.classes[0], dataset.classes[9]) == (first, last)
@@ -54,21 +53,13 @@ def test_dataset_in_the_form_of_mnist_has_its_own_classes(small_mnist, tmp_path,
 
 def test_pixels_lie_between_zero_and_one():
     images = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
-    assert data.pixels(images).tolist() == [[0, pytest.approx(0.2), 1]]
+    assert datasets.pixels(images).tolist() == [[0, pytest.approx(0.2), 1]]
     assert images.tolist() == [[0, 51, 255]]  # not changed in place
 
 
-def test_held_out_images_are_the_last_ones_and_do_not_train(small_mnist):
-    whole = data.load("mnist", small_mnist)
-    part = data.hold_out(whole, 50)
-    assert len(part.train_images) == len(part.train_labels) == 250
-    assert torch.equal(torch.cat([part.train_images, part.test_images]), whole.train_images)
-    assert torch.equal(torch.cat([part.train_labels, part.test_labels]), whole.train_labels)
-
-
 def test_binary_mnist_is_a_draw_from_mnist_with_its_labels(small_mnist):
-    grey = data.load("mnist", small_mnist)
-    dataset = data.load("binary_mnist", small_mnist)
+    grey = datasets.load("mnist", small_mnist)
+    dataset = datasets.load("binary_mnist", small_mnist)
     assert (dataset.name, dataset.title, dataset.classes) == ("binary_mnist", "binary MNIST", grey.classes)
     assert dataset.is_ink
     for images, drawn in ((grey.train_images, dataset.train_images), (grey.test_images, dataset.test_images)):
@@ -82,9 +73,9 @@ def test_binary_mnist_is_a_draw_from_mnist_with_its_labels(small_mnist):
 
 def test_binary_pixels_have_the_same_bits_on_every_machine():
     ramp = torch.arange(256, dtype=torch.uint8).repeat(40, 1)
-    drawn = data.binarise(ramp, 0, 1)
+    drawn = datasets.binarise(ramp, 0, 1)
     assert zlib.crc32(drawn.numpy().tobytes()) == 0x92F03E18
-    assert not torch.equal(data.binarise(ramp, 0, 2), drawn)
+    assert not torch.equal(datasets.binarise(ramp, 0, 2), drawn)
     assert ramp[0].tolist() == list(range(256))  # not changed in place
 
 
@@ -92,7 +83,7 @@ def test_binary_pixels_are_ink_as_often_as_their_value_says():
     ramp = torch.arange(256, dtype=torch.uint8).repeat(4000, 1)
     p = torch.arange(256) / 255
     deviation = (p * (1 - p) / len(ramp)).sqrt()
-    frequency = data.binarise(ramp, 3).double().div(255).mean(0)
+    frequency = datasets.binarise(ramp, 3).double().div(255).mean(0)
     assert (frequency[0], frequency[-1]) == (0, 1)
     scores = ((frequency - p) / deviation)[1:-1]
     assert scores.abs().max() < 5
@@ -100,7 +91,7 @@ def test_binary_pixels_are_ink_as_often_as_their_value_says():
 
 
 def test_digits_have_the_form_of_mnist():
-    dataset = data.load("digits", "nowhere")
+    dataset = datasets.load("digits", "nowhere")
     assert [tuple(tensor.shape) for tensor in dataset[1:5]] == [(1500, 784), (1500,), (297, 784), (297,)]
     assert dataset.train_images.dtype == torch.uint8
     assert dataset.train_images.max() == 255
@@ -140,9 +131,9 @@ def test_damaged_file_is_refused_by_name(tmp_path, name):
     damage, message = DAMAGES[name]
     damage(write_mnist(tmp_path) / "MNIST" / "raw")
     with pytest.raises(UserError, match=message) as refusal:
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
     assert "t10k" in str(refusal.value)
-    assert not isinstance(refusal.value, data.Unavailable)
+    assert not isinstance(refusal.value, datasets.Unavailable)
 
 
 def compress(raw, keep_unpacked):
@@ -156,12 +147,12 @@ def compress(raw, keep_unpacked):
 
 @pytest.mark.parametrize("keep_unpacked", [False, True])
 def test_archives_are_used_without_network_and_without_writing(tmp_path, monkeypatch, keep_unpacked):
-    monkeypatch.setattr(data, "fetch", None)
+    monkeypatch.setattr(datasets, "fetch", None)
     raw = write_mnist(tmp_path) / "MNIST" / "raw"
-    expected = data.load("mnist", tmp_path)
+    expected = datasets.load("mnist", tmp_path)
     compress(raw, keep_unpacked)
     before = contents(tmp_path)
-    dataset = data.load("mnist", tmp_path)
+    dataset = datasets.load("mnist", tmp_path)
     assert all(torch.equal(one, other) for one, other in zip(dataset[1:5], expected[1:5], strict=True))
     assert contents(tmp_path) == before
 
@@ -172,20 +163,20 @@ def test_damaged_archive_is_refused_by_name(tmp_path, change):
     compress(raw, keep_unpacked=False)
     edit(f"{IMAGES}.gz", change)(raw)
     with pytest.raises(UserError, match=rf"{IMAGES}\.gz is damaged \(.*\); delete the file"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
 
 
 @pytest.mark.parametrize("level", ["", "MNIST", "MNIST/raw"])
 def test_data_dir_may_name_the_folders_below_it(small_mnist, monkeypatch, level):
-    assert len(data.load("mnist", small_mnist / level, download=False).train_images) == 300
+    assert len(datasets.load("mnist", small_mnist / level, download=False).train_images) == 300
     monkeypatch.chdir(small_mnist / level)
-    assert len(data.load("mnist", ".", download=False).train_images) == 300
+    assert len(datasets.load("mnist", ".", download=False).train_images) == 300
 
 
 def test_data_dir_of_another_dataset_is_not_taken(small_mnist):
     raw = small_mnist / "MNIST" / "raw"
-    with pytest.raises(data.Unavailable, match="FashionMNIST/raw/train-images"):
-        data.load("fashion_mnist", raw, download=False)
+    with pytest.raises(datasets.Unavailable, match="FashionMNIST/raw/train-images"):
+        datasets.load("fashion_mnist", raw, download=False)
 
 
 @pytest.mark.parametrize("text", ["~/x", "$HOME/x", "${HOME}/x"])
@@ -226,30 +217,30 @@ def offline(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mnist", "binary_mnist"])
 def test_missing_data_without_network_name_the_ways_out(tmp_path, offline, name):
-    with pytest.raises(data.Unavailable, match=r"train-images.*--data_dir.*--dataset digits"):
-        data.load(name, tmp_path)
+    with pytest.raises(datasets.Unavailable, match=r"train-images.*--data_dir.*--dataset digits"):
+        datasets.load(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mnist", "binary_mnist"])
 def test_missing_data_that_must_not_be_downloaded_are_named(tmp_path, name):
-    with pytest.raises(data.Unavailable, match=r"train-images.*is missing on .*--data_dir"):
-        data.load(name, tmp_path, download=False)
+    with pytest.raises(datasets.Unavailable, match=r"train-images.*is missing on .*--data_dir"):
+        datasets.load(name, tmp_path, download=False)
 
 
 def test_digits_replace_mnist_nobody_asked_for(tmp_path, offline, capsys):
-    dataset = data.find(Config(data_dir=tmp_path), None, ALONE)
+    dataset = datasets.choose(Config(data_dir=tmp_path), None)
     assert dataset.name == "digits"
     assert "GOING ON WITH --dataset digits, NOT MNIST" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("named", "held"),
+    ("named", "present"),
     [(frozenset({"dataset"}), None), (frozenset(), "mnist"), (frozenset(), "fashion_mnist"), (frozenset(), "unknown")],
     ids=["named by the user", "in a run on mnist", "in a run on another dataset", "in a damaged run"],
 )
-def test_digits_do_not_replace_mnist(tmp_path, offline, named, held):
-    with pytest.raises(data.Unavailable):
-        data.find(Config(data_dir=tmp_path, named=named), held, ALONE)
+def test_digits_do_not_replace_mnist(tmp_path, offline, named, present):
+    with pytest.raises(datasets.Unavailable):
+        datasets.choose(Config(data_dir=tmp_path, named=named), present)
 
 
 @pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",)], ids=["plain", "resume", "overwrite"])
@@ -309,8 +300,8 @@ def test_missing_mnist_ends_a_run_on_binary_mnist_in_a_line(tmp_path, offline):
 
 
 def test_other_contents_under_the_names_of_mnist_are_told_to_a_run_on_binary_mnist(small_mnist, monkeypatch, capsys):
-    monkeypatch.setattr(data, "unpublished", download.unpublished)
-    data.find(Config(dataset="binary_mnist", data_dir=small_mnist), None, ALONE)
+    monkeypatch.setattr(datasets, "files_with_other_contents", download.files_with_other_contents)
+    datasets.choose(Config(dataset="binary_mnist", data_dir=small_mnist), None)
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
     assert "not the published files of MNIST: train-images" in warning
@@ -318,4 +309,4 @@ def test_other_contents_under_the_names_of_mnist_are_told_to_a_run_on_binary_mni
 
 def test_torchvision_is_not_imported_for_data_on_disk(small_mnist, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it raises ImportError
-    assert data.load("mnist", small_mnist).name == "mnist"
+    assert datasets.load("mnist", small_mnist).name == "mnist"

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-CORE = {"main.py": 120, "model.py": 140, "train.py": 190, "utils.py": 200}  # lines, at most
+CORE = {"main.py": 60, "model.py": 140, "train.py": 170, "utils.py": 200}  # lines, at most
 WINGS = ("support", "variants", "explorer", "studies", "benchmarks")
-SOURCES = [ROOT / name for name in CORE] + sorted(path for wing in WINGS for path in (ROOT / wing).glob("*.py"))
+SOURCES = [ROOT / name for name in CORE] + sorted(path for wing in WINGS for path in (ROOT / wing).rglob("*.py"))
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
 
@@ -99,20 +99,11 @@ def test_experiment_of_the_docs_trains(small_mnist, monkeypatch, capsys):
 def test_core_keeps_to_its_lines():
     lines = {name: len(read(ROOT / name).splitlines()) for name in CORE}
     assert {name: n for name, n in lines.items() if n > CORE[name]} == {}
-    assert sum(lines.values()) <= 620
+    assert sum(lines.values()) <= 560
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_functions_have_at_most_50_lines_and_six_parameters(path):
-    too_long = []
-    for node in ast.walk(ast.parse(read(path))):
-        if isinstance(node, ast.FunctionDef):
-            arguments = node.args
-            parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-            n = len([parameter for parameter in parameters if parameter.arg not in ("self", "cls")])
-            if node.end_lineno - node.lineno + 1 > 50 or n > 6:
-                too_long.append(node.name)
-    assert too_long == []
+def test_support_keeps_to_its_lines():
+    assert sum(len(read(path).splitlines()) for path in (ROOT / "support").rglob("*.py")) <= 2500
 
 
 def imports(path):
@@ -146,7 +137,7 @@ def test_model_and_utils_import_nothing_of_the_project():
 
 def test_config_imports_only_the_standard_library():
     """So that --help answers at once."""
-    tree = ast.parse(read(ROOT / "support" / "config.py"))
+    tree = ast.parse(read(ROOT / "support" / "run" / "config.py"))
     froms = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert {*froms, *modules} <= {"argparse", "dataclasses", "json", "math", "os", "sys", "pathlib"}

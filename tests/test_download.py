@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from helpers import write_mnist
 
-from support import data, download, idx
-from support.config import Config
-from support.devices import ALONE
+from support.data import datasets, download, idx
+from support.run.config import Config
 
 NO_ANSWER = "no answer in"
 
@@ -111,7 +110,7 @@ def assert_whole(folder, archives):
 
 def test_missing_files_are_downloaded(mirrors, archives, tmp_path):
     mirrors("whole")
-    dataset = data.load("mnist", tmp_path / "new")
+    dataset = datasets.load("mnist", tmp_path / "new")
     assert len(dataset.train_images) == 300
     assert_whole(tmp_path / "new", archives)
 
@@ -120,7 +119,7 @@ def test_missing_files_are_downloaded(mirrors, archives, tmp_path):
 def test_second_mirror_is_tried_when_the_first_fails(mirrors, archives, tmp_path, manner):
     start = time.monotonic()
     first, second = mirrors(manner, "whole")
-    data.load("mnist", tmp_path)
+    datasets.load("mnist", tmp_path)
     assert time.monotonic() - start < 10
     assert_whole(tmp_path, archives)
     assert len(first.served) <= 2
@@ -129,12 +128,12 @@ def test_second_mirror_is_tried_when_the_first_fails(mirrors, archives, tmp_path
 
 def test_download_cut_off_half_way_leaves_nothing_and_is_begun_again(mirrors, archives, tmp_path):
     (server,) = mirrors("half")
-    with pytest.raises(data.Unavailable, match=r"127\.0\.0\.1:\d+: .*incomplete.*--data_dir") as refusal:
-        data.load("mnist", tmp_path)
+    with pytest.raises(datasets.Unavailable, match=r"127\.0\.0\.1:\d+: .*incomplete.*--data_dir") as refusal:
+        datasets.load("mnist", tmp_path)
     assert "\n" not in str(refusal.value)
     assert names_in(tmp_path / "MNIST" / "raw") == []
     server.manner = "whole"
-    assert len(data.load("mnist", tmp_path).test_images) == 60
+    assert len(datasets.load("mnist", tmp_path).test_images) == 60
     assert_whole(tmp_path, archives)
 
 
@@ -144,7 +143,7 @@ def test_what_a_killed_download_left_is_not_taken_for_data(mirrors, archives, tm
     for name in (*idx.FILES, *archives):
         (part / name).write_bytes(b"half of a file")
     mirrors("whole")
-    data.load("mnist", tmp_path)
+    datasets.load("mnist", tmp_path)
     assert_whole(tmp_path, archives)
 
 
@@ -153,14 +152,14 @@ def test_files_of_the_user_are_kept_by_a_download(mirrors, tmp_path):
     for name in idx.FILES[:2]:
         (raw / name).unlink()
     mirrors("whole")
-    assert len(data.load("mnist", tmp_path).test_images) == 20
+    assert len(datasets.load("mnist", tmp_path).test_images) == 20
 
 
 def test_second_run_waits_for_the_first_and_finds_its_files(mirrors, small_mnist, tmp_path, capsys):
     (server,) = mirrors("whole")
     raw = tmp_path / "MNIST" / "raw"
     found = []
-    second = threading.Thread(target=lambda: found.append(data.load("mnist", tmp_path)), daemon=True)
+    second = threading.Thread(target=lambda: found.append(datasets.load("mnist", tmp_path)), daemon=True)
     with download.take_turns(raw):
         second.start()
         err = ""
@@ -181,14 +180,14 @@ def test_download_does_without_a_lock_where_there_is_none(mirrors, tmp_path, mon
 
     monkeypatch.setattr(download.filelock.FileLock, "acquire", refuse)
     mirrors("whole")
-    assert len(data.load("mnist", tmp_path).train_images) == 300
+    assert len(datasets.load("mnist", tmp_path).train_images) == 300
 
 
 def test_silent_servers_are_named_within_seconds(mirrors, tmp_path):
     mirrors("silent", "silent")
     start = time.monotonic()
-    with pytest.raises(data.Unavailable) as refusal:
-        data.load("mnist", tmp_path / "new")
+    with pytest.raises(datasets.Unavailable) as refusal:
+        datasets.load("mnist", tmp_path / "new")
     assert time.monotonic() - start < 10
     assert str(refusal.value).count(NO_ANSWER) == 2
     assert not (tmp_path / "new").exists()
@@ -206,8 +205,8 @@ def test_refused_certificate_is_named(mirrors, tmp_path, monkeypatch):
     server.handle_error = lambda *arguments: None  # the client hangs up, as it should
     monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", [server.url.replace("http:", "https:")])
     monkeypatch.setattr(download, "PROBE_SECONDS", 5)
-    with pytest.raises(data.Unavailable, match="certificate verify failed: self-signed certificate"):
-        data.load("mnist", tmp_path / "new")
+    with pytest.raises(datasets.Unavailable, match="certificate verify failed: self-signed certificate"):
+        datasets.load("mnist", tmp_path / "new")
 
 
 # The published files, and others under their names
@@ -216,15 +215,15 @@ def test_refused_certificate_is_named(mirrors, tmp_path, monkeypatch):
 @pytest.fixture
 def published(small_mnist, monkeypatch):
     """The stand-in is what was published as MNIST."""
-    monkeypatch.setattr(data, "unpublished", download.unpublished)
+    monkeypatch.setattr(datasets, "files_with_other_contents", download.files_with_other_contents)
     crcs = [zlib.crc32((small_mnist / "MNIST" / "raw" / file).read_bytes()) for file in idx.FILES]
     monkeypatch.setitem(download.CHECKSUMS, "mnist", tuple(crcs))
 
 
 def warning_of(name, folder, capsys):
-    """What data.find prints on stderr for a dataset in a --data_dir."""
+    """What datasets.find prints on stderr for a dataset in a --data_dir."""
     capsys.readouterr()
-    data.find(Config(dataset=name, data_dir=folder), None, ALONE)
+    datasets.choose(Config(dataset=name, data_dir=folder), None)
     return capsys.readouterr().err
 
 
@@ -257,7 +256,7 @@ def test_files_of_another_dataset_are_noticed(published, small_mnist, tmp_path, 
 
 
 def test_kmnist_is_checked_against_its_archives(archives, small_mnist, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data, "unpublished", download.unpublished)
+    monkeypatch.setattr(datasets, "files_with_other_contents", download.files_with_other_contents)
     shutil.copytree(small_mnist / "MNIST", tmp_path / "KMNIST")
     raw = tmp_path / "KMNIST" / "raw"
     assert warning_of("kmnist", tmp_path, capsys) == ""  # nothing is known
@@ -275,5 +274,5 @@ def test_real_mnist_is_the_published_one_and_known_in_a_moment():
     raw = idx.raw_folder("mnist", Path(os.environ["VAE_DATA_DIR"]))
     arrays = idx.read(raw)
     start = time.perf_counter()
-    assert download.unpublished("mnist", raw, arrays) == []
+    assert download.files_with_other_contents("mnist", raw, arrays) == []
     assert time.perf_counter() - start < 0.15

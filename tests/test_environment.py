@@ -6,14 +6,10 @@ import errno
 import io
 import json
 import os
-import signal
 import sys
-import time
 import warnings
-import weakref
 from importlib import metadata
 from pathlib import Path
-from threading import Event
 
 import matplotlib
 import pytest
@@ -22,10 +18,10 @@ from helpers import SMALL, call_main, contents
 
 import main
 import utils
-from support import console, data, devices, environment, report, storage
-from support.config import Config
-from support.errors import UserError, about
-from support.signals import STOPPING, Interrupted, stop_on_signals
+from support.data import datasets
+from support.errors import UserError, naming
+from support.machine import arithmetic, devices, environment, processes
+from support.run import console, report, storage
 
 ONE = (*SMALL, "--epochs", 1)
 
@@ -176,16 +172,17 @@ def test_run_is_alone_and_complete_in_odd_environment(flags, no_drawing, monkeyp
     assert "====> Best epoch" in done.out
 
 
-def test_tidy_removes_what_others_would_misread(monkeypatch):
+def test_what_others_would_misread_is_hidden_during_a_run_only(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "a backend of a notebook")
     monkeypatch.setenv("OMP_NUM_THREADS", " ")
     monkeypatch.setenv("MKL_NUM_THREADS", "3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # this means something
-    environment.tidy()
-    assert os.environ["MPLBACKEND"] == "agg"
-    assert "OMP_NUM_THREADS" not in os.environ
-    assert os.environ["MKL_NUM_THREADS"] == "3"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    before = dict(os.environ)
+    with environment.clean_environment():
+        assert not {"MPLBACKEND", "OMP_NUM_THREADS"} & os.environ.keys()
+        assert os.environ["MKL_NUM_THREADS"] == "3"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert dict(os.environ) == before
 
 
 def test_pictures_are_the_same_under_any_matplotlibrc(finished_run, run_main, tmp_path):
@@ -290,16 +287,20 @@ def test_error_of_an_open_file_names_it(copied_run, run_main, monkeypatch):
     assert (done.code, done.err) == (1, f"main.py: error: {path}: {os.strerror(errno.EIO)}\n")
 
 
-@pytest.mark.parametrize(("module", "name"), [(data, "find"), (report, "epoch"), (report, "finish")])
-def test_error_without_a_name_gets_one(flags, small_mnist, tmp_path, no_drawing, monkeypatch, module, name):
-    monkeypatch.setattr(module, name, failing(None, errno.EIO))
+def test_error_of_the_data_names_their_folder(flags, small_mnist, monkeypatch):
+    monkeypatch.setattr(datasets, "choose", failing(None, errno.EIO))
     done = call_main(*flags)
-    folder = small_mnist if module is data else tmp_path / "results"
-    assert (done.code, done.err) == (1, f"main.py: error: {folder}: {os.strerror(errno.EIO)}\n")
+    assert (done.code, done.err) == (1, f"main.py: error: {small_mnist}: {os.strerror(errno.EIO)}\n")
 
 
-def test_about_keeps_the_nearest_name():
-    with pytest.raises(OSError, match="text") as error, about("far"), about("near"):
+def test_error_without_a_name_is_told_by_its_reason(flags, no_drawing, monkeypatch):
+    monkeypatch.setattr(report, "finish", failing(None, errno.EIO))
+    done = call_main(*flags)
+    assert (done.code, done.err) == (1, f"main.py: error: {os.strerror(errno.EIO)}\n")
+
+
+def test_nearest_name_is_kept():
+    with pytest.raises(OSError, match="text") as error, naming("far"), naming("near"):
         raise OSError("text")
     assert error.value.filename == "near"
 
@@ -317,7 +318,7 @@ def test_unknown_address_of_the_others_is_named_at_once(flags, torchrun):
 
 
 def test_process_that_died_is_told_apart(monkeypatch):
-    with pytest.raises(UserError, match="another process has ended"), devices.explain_torch_errors():
+    with pytest.raises(UserError, match="another process has ended"), processes.explain_lost_process():
         raise RuntimeError("[/gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1")
 
 
@@ -438,7 +439,7 @@ def test_missing_package_is_named_as_pip_calls_it(flags, missing, monkeypatch, m
     def need(*arguments):
         __import__(f"{module}.v3")
 
-    monkeypatch.setattr(data, "find", need)
+    monkeypatch.setattr(datasets, "choose", need)
     done = call_main(*flags)
     assert (done.code, done.err) == (1, f"main.py: error: the package {name} is not installed: pip install {name}\n")
 
@@ -447,35 +448,6 @@ def test_missing_file_of_the_program_is_no_missing_package(flags, monkeypatch):
     monkeypatch.setitem(sys.modules, "explorer", None)
     with pytest.raises(ModuleNotFoundError):
         call_main(*flags)
-
-
-# Signals
-
-
-def test_ignored_signals_stay_ignored_and_handlers_come_back():
-    before = {signum: signal.getsignal(signum) for signum in STOPPING}
-    try:
-        ignored = STOPPING[-1]
-        signal.signal(ignored, signal.SIG_IGN)
-        with stop_on_signals():
-            assert signal.getsignal(ignored) == signal.SIG_IGN
-            signal.raise_signal(ignored)
-        assert signal.getsignal(ignored) == signal.SIG_IGN
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def test_signal_during_a_callback_of_a_weak_reference_stops_all_the_same():
-    """Python drops what is raised there, and goes on."""
-    thing = Event()
-    reference = weakref.ref(thing, lambda reference: signal.raise_signal(STOPPING[0]))
-    with pytest.raises(Interrupted) as interrupted, stop_on_signals():
-        del thing
-        assert reference() is None
-        for _ in range(1000):
-            time.sleep(0.01)
-    assert interrupted.value.signum == STOPPING[0]
 
 
 # CPUs
@@ -522,11 +494,12 @@ def test_threads_are_as_many_as_the_quota_allows(monkeypatch):
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     for quota, expected in ((2.0, 2), (1.5, 1), (0.2, 1), (None, 64), (100.0, 64)):
         monkeypatch.setattr(environment, "cpu_quota", lambda groups, read, quota=quota: quota)
-        devices.limit_threads()
-        assert threads.pop() == expected
+        with arithmetic.threads():
+            assert threads.pop() == expected
+        assert threads.pop() == 64, "what the caller had"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    devices.limit_threads()
-    assert threads == []
+    with arithmetic.threads():
+        assert threads == []
 
 
 # Windows
@@ -558,8 +531,3 @@ def test_run_needs_nothing_that_windows_lacks(flags, no_drawing, monkeypatch):
     monkeypatch.setattr(os, "fork", failing(None, errno.ENOSYS), raising=False)
     done = call_main(*flags)
     assert (done.code, done.err) == (0, "")
-
-
-def test_default_config_has_no_empty_data_dir(monkeypatch):
-    monkeypatch.setenv("VAE_DATA_DIR", "")
-    assert Config().data_dir == Path("data")

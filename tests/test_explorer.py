@@ -16,8 +16,9 @@ from helpers import SMALL, call_main
 import explorer
 from explorer.__main__ import main as write_page
 from model import bce, log_normal
-from support import checkpoint, data
-from support.data import pixels
+from support.data import datasets
+from support.data.datasets import pixels
+from support.run import checkpoint
 from support.seeds import generator
 
 pytestmark = pytest.mark.browser
@@ -185,7 +186,7 @@ def page(browser, finished_run):
 
 def test_page_computes_what_pytorch_computes(page, finished_run, small_mnist):
     model = checkpoint.load_model(finished_run.folder / "best.pt")
-    dataset = data.load("mnist", small_mnist)
+    dataset = datasets.load("mnist", small_mnist)
     x = pixels(dataset.test_images[explorer.shown(dataset.test_labels.numpy())[:10]])
     z = 2 * torch.randn(10, 2, generator=generator(0))
     with torch.no_grad():
@@ -283,7 +284,7 @@ def test_equation_and_heat_map_agree_with_pytorch(browser, digits_run, tmp_path,
     """With all sigmas as trained, and with narrower ones."""
     narrow(digits_run, tmp_path, narrowing)
     model = checkpoint.load_model(tmp_path / "best.pt")
-    dataset = data.load("digits", None)
+    dataset = datasets.load("digits", None)
     x = pixels(dataset.test_images[explorer.shown(dataset.test_labels.numpy())[:10]])
     terms, peaks = reference_terms(model, x, 6 / narrowing)
     browser.open(tmp_path / "explorer.html")

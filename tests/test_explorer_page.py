@@ -12,7 +12,8 @@ from helpers import SMALL, contents
 import explorer
 import utils
 from explorer.__main__ import main as write_page
-from support import checkpoint, likelihood
+from support.latent import likelihood
+from support.run import checkpoint
 
 
 def content_of(folder):

@@ -5,21 +5,13 @@ import dataclasses
 
 import pytest
 import torch
-from processes import ROOT
 
 from model import VAE, bce, kld, log_normal
-from support import data, likelihood
+from studies import common, gap
+from support.data import datasets
 from support.errors import UserError
+from support.latent import likelihood
 from support.seeds import generator
-
-
-@pytest.fixture
-def gap(monkeypatch):
-    """The study as a module."""
-    monkeypatch.syspath_prepend(ROOT / "studies")
-    import gap
-
-    return gap
 
 
 @pytest.fixture
@@ -39,11 +31,11 @@ def images():
     return torch.randint(256, (7, 6), generator=generator(5)).to(torch.uint8)
 
 
-def test_gap_is_the_divergence_of_q_from_the_posterior(gap, model, images):
+def test_gap_is_the_divergence_of_q_from_the_posterior(model, images):
     measured = gap.measure(model, images, detailed=False)
     lattice = likelihood.lattice(model, 40)
     log_posterior = likelihood.log_joint(model, lattice, images).log_softmax(1)
-    mu, logvar = model.encode(data.pixels(images))
+    mu, logvar = model.encode(datasets.pixels(images))
     log_volume = lattice.log_mass - model.prior.log_prob(lattice.z)
     log_q = log_normal(lattice.z, mu.unsqueeze(1), logvar.unsqueeze(1)) + log_volume
     divergence = (log_q.exp() * (log_q - log_posterior)).sum(1)
@@ -51,14 +43,14 @@ def test_gap_is_the_divergence_of_q_from_the_posterior(gap, model, images):
     assert measured.gap == pytest.approx(divergence, abs=0.03)
 
 
-def test_best_gaussian_is_the_prior_if_the_decoder_ignores_z(gap, model, images):
+def test_best_gaussian_is_the_prior_if_the_decoder_ignores_z(model, images):
     model.decoder[0].weight.zero_()
     mu, logvar, elbo = gap.inference.best_gaussians(model, images, gap.inference.posterior_peaks(model, images))
     assert kld(mu, logvar) == pytest.approx(0, abs=1e-3)
     assert elbo == pytest.approx(likelihood.quadrature(model, images), abs=0.01)
 
 
-def test_best_gaussian_lies_between_the_encoder_and_log_p(gap, model, images):
+def test_best_gaussian_lies_between_the_encoder_and_log_p(model, images):
     measured = gap.measure(model, images, detailed=True)
     assert (measured.best >= measured.elbo).all()
     assert (measured.best <= measured.log_p + 0.03).all()
@@ -68,19 +60,19 @@ def test_best_gaussian_lies_between_the_encoder_and_log_p(gap, model, images):
     assert figures["amortisation"] >= 0
 
 
-def test_posterior_peaks_where_no_other_z_is_more_probable(gap, model, images):
+def test_posterior_peaks_where_no_other_z_is_more_probable(model, images):
     z = gap.inference.posterior_peaks(model, images)
     mesh = torch.cartesian_prod(*[torch.arange(-4, 4, 0.03)] * 2)
 
     def log_posterior(x, z):
         return model.prior.log_prob(z) - bce(model.decode(z), x.expand(len(z), -1))
 
-    for x, peak in zip(data.pixels(images), z, strict=True):
+    for x, peak in zip(datasets.pixels(images), z, strict=True):
         assert log_posterior(x, mesh).max() <= log_posterior(x, peak.unsqueeze(0)) + 0.01
 
 
-def test_finished_run_is_not_trained_again(gap, small_mnist, tmp_path, monkeypatch):
-    dataset = data.load("mnist", small_mnist)
+def test_finished_run_is_not_trained_again(small_mnist, tmp_path, monkeypatch):
+    dataset = datasets.load("mnist", small_mnist)
     monkeypatch.setattr(gap.common, "load_dataset", lambda flags: dataset)
     flags = argparse.Namespace(results_dir=tmp_path, quick=True, overwrite=False)
     config = dataclasses.replace(gap.SHORT, epochs=1, hidden_dims=(4,), input_dropout=0.2)
@@ -97,3 +89,11 @@ def test_finished_run_is_not_trained_again(gap, small_mnist, tmp_path, monkeypat
     monkeypatch.setattr(gap, "TRAIN_IMAGES", 30)  # the file holds what was measured on more
     with pytest.raises(UserError, match="other settings; --overwrite"):
         gap.measure_run(flags, run)
+
+
+def test_held_out_images_are_the_last_ones_and_do_not_train(small_mnist):
+    whole = datasets.load("mnist", small_mnist)
+    part = common.hold_out(whole, 50)
+    assert len(part.train_images) == len(part.train_labels) == 250
+    assert torch.equal(torch.cat([part.train_images, part.test_images]), whole.train_images)
+    assert torch.equal(torch.cat([part.train_labels, part.test_labels]), whole.train_labels)

@@ -6,10 +6,9 @@ import torch
 from helpers import SMALL, call_main
 from PIL import Image
 
-from support import data, images
-from support.config import Config
-from support.devices import ALONE
+from support.data import datasets, images
 from support.errors import UserError
+from support.run.config import Config
 
 
 def write_image(path, grey=128, size=(40, 30)):
@@ -28,7 +27,7 @@ def write_classes(folder, counts):
 
 
 def load(folder):
-    return data.load(str(folder), "nowhere")
+    return datasets.load(str(folder), "nowhere")
 
 
 def greys(tensor):
@@ -53,7 +52,7 @@ def test_sub_folders_are_classes_in_alphabetical_order(tmp_path):
 
 def test_split_is_the_same_for_every_seed(tmp_path):
     folder = write_classes(tmp_path, {"a": 30, "b": 40})
-    one, other = (data.find(Config(dataset=str(folder), seed=seed), None, ALONE) for seed in (1, 2))
+    one, other = (datasets.choose(Config(dataset=str(folder), seed=seed), None) for seed in (1, 2))
     assert len(one.test_images) == 10
     assert set(one.test_labels.tolist()) == {0, 1}
     assert torch.equal(one.test_images, other.test_images)

@@ -16,9 +16,8 @@ from torch.distributions import (
 )
 
 from model import VAE, StandardNormal, bce
-from support import likelihood
-from support.config import Config
-from support.data import pixels
+from support.data.datasets import pixels
+from support.latent import likelihood
 from support.seeds import generator
 from variants.priors import Mixture, VampPrior
 from variants.wae import WAE
@@ -220,7 +219,7 @@ def test_log_joint_over_lattice_sums_to_log_p(trained):
 def test_estimate_with_few_latents_is_quadrature(latent_dim):
     model = random_vae(latent_dim)
     images = random_images(8, 784)
-    log_p, k, log_p_tenth = likelihood.estimate(model, Config(), images, images)
+    log_p, k, log_p_tenth = likelihood.estimate(model, images, images)
     assert torch.equal(log_p, likelihood.quadrature(model, images))
     assert k is log_p_tenth is None
 
@@ -228,18 +227,18 @@ def test_estimate_with_few_latents_is_quadrature(latent_dim):
 def test_estimate_with_more_latents_has_a_tenth_of_the_samples_beside_it():
     model = random_vae(3)
     images = random_images(8, 784)
-    log_p, k, log_p_tenth = likelihood.estimate(model, Config(latent_dim=3), images, images, k=200)
+    log_p, k, log_p_tenth = likelihood.estimate(model, images, images, k=200)
     assert k == 200
     source = generator(likelihood.EVALUATION_SEED)
     assert torch.equal(log_p_tenth, likelihood.importance_sampling(model, model.encode, images, 20, source))
     assert log_p_tenth.mean() < log_p.mean()
-    assert likelihood.estimate(model, Config(latent_dim=3), images, images).k == likelihood.MOST_SAMPLES
+    assert likelihood.estimate(model, images, images).k == likelihood.MOST_SAMPLES
 
 
 def test_wae_of_three_latents_is_sampled_around_its_codes():
     torch.manual_seed(0)
     images = random_images(8, 784)
-    estimate = likelihood.estimate(WAE(3, (8,)), Config(latent_dim=3, divergence="mmd"), images, images, k=20)
+    estimate = likelihood.estimate(WAE(3, (8,)), images, images, k=20)
     assert estimate.log_p.isfinite().all()
 
 
@@ -300,7 +299,7 @@ def test_sampling_follows_from_generator():
 
 def test_proposal_is_encoder_unless_that_is_deterministic():
     model = random_vae()
-    assert likelihood.proposal_of(model, Config(), None) == model.encode
+    assert likelihood.proposal_of(model, random_images(2, 784)) == model.encode
 
 
 def test_proposal_around_code_has_width_of_posterior(gaussian_pixels):
@@ -308,7 +307,7 @@ def test_proposal_around_code_has_width_of_posterior(gaussian_pixels):
     weight[:2] = math.sqrt(VARIANCE * (100 - 1)) * torch.eye(2)  # a posterior of width 0.1 in every direction
     model = LinearGaussian(weight)
     images = random_images(500, 5)
-    proposal = likelihood.proposal_of(model, Config(divergence="mmd"), images)
+    proposal = likelihood.proposal_of(model, images)
     mu, logvar = proposal(pixels(images))
     torch.testing.assert_close(mu, model.encode(pixels(images))[0])
     assert torch.exp(0.5 * logvar).unique().item() == pytest.approx(0.1, rel=0.3)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from model import StandardNormal
-from support import manifold
+from support.latent import manifold
 from support.seeds import generator
+from variants import priors
 from variants.priors import Mixture
 
 
@@ -21,7 +22,7 @@ THREE = mixture([[-3.0, 0.0], [1.0, 2.0], [2.0, -1.0]], [0.5, 1.0, 2.0])
 
 
 def test_moments_of_standard_normal_are_zero_and_one():
-    mean, deviation = manifold.moments(StandardNormal(3))
+    mean, deviation = priors.moments(StandardNormal(3))
     assert mean.tolist() == [0, 0, 0]
     assert deviation.tolist() == [1, 1, 1]
 
@@ -29,25 +30,25 @@ def test_moments_of_standard_normal_are_zero_and_one():
 @torch.no_grad()
 def test_moments_of_mixture_are_those_of_its_draws():
     draws = THREE.sample(100_000, generator(0))
-    mean, deviation = manifold.moments(THREE)
+    mean, deviation = priors.moments(THREE)
     torch.testing.assert_close(mean, draws.mean(0), atol=0.03, rtol=0)
     torch.testing.assert_close(deviation, draws.std(0), atol=0.03, rtol=0)
 
 
 def test_quantiles_of_standard_normal_are_its_inverse_cdf():
     u = torch.rand(500, 2, generator=generator(0)).clamp(1e-4, 1 - 1e-4)
-    torch.testing.assert_close(manifold.quantiles(StandardNormal(2), u), torch.special.ndtri(u), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(priors.quantiles(StandardNormal(2), u), torch.special.ndtri(u), atol=1e-4, rtol=1e-4)
 
 
 def test_quantiles_of_distant_components_keep_to_their_shares():
     prior = mixture([[-20.0], [20.0]], [1.0, 1.0])
-    z = manifold.quantiles(prior, torch.tensor([[0.25], [0.75]]))  # the medians of the two components
+    z = priors.quantiles(prior, torch.tensor([[0.25], [0.75]]))  # the medians of the two components
     torch.testing.assert_close(z, torch.tensor([[-20.0], [20.0]]), atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
 def test_quantiles_of_uniform_numbers_are_draws_of_the_prior():
-    z = manifold.quantiles(THREE, torch.rand(20_000, 2, generator=generator(0)))
+    z = priors.quantiles(THREE, torch.rand(20_000, 2, generator=generator(0)))
     draws = THREE.sample(20_000, generator(1))
     torch.testing.assert_close(z.mean(0), draws.mean(0), atol=0.08, rtol=0)
     torch.testing.assert_close(z.T.cov(), draws.T.cov(), atol=0.25, rtol=0)
@@ -86,3 +87,10 @@ def test_grid_of_many_dimensions_lies_in_principal_plane():
 def test_active_units_are_latents_whose_mean_varies():
     mu = torch.randn(1000, 4, generator=generator(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
     assert manifold.active_units(mu) == 2
+
+
+def test_principal_plane_finds_widest_directions():
+    points = torch.randn(5000, 4, generator=generator(0)) * torch.tensor([1, 5, 0.1, 3]) + torch.tensor([7, 0, 0, 0])
+    mean, components = manifold.principal_plane(points)
+    torch.testing.assert_close(mean, points.mean(0))
+    torch.testing.assert_close(components, torch.eye(4)[[1, 3]], atol=0.05, rtol=0)

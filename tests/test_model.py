@@ -7,9 +7,9 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from model import VAE, StandardNormal, bce, kld, log_normal
-from support import checkpoint
-from support.config import Config, to_plain
 from support.errors import UserError
+from support.run import checkpoint
+from support.run.config import Config, to_plain
 from support.seeds import generator
 
 SOURCE = generator(0)

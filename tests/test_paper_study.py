@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from processes import ROOT
 
 from model import bce, log_normal
-from support import data
+from studies import paper
+from support.data import datasets
 from support.seeds import generator
 
 LATTICE = torch.linspace(-20, 20, 1001).unsqueeze(1)  # of a z of one dimension
@@ -18,16 +18,7 @@ DREAMS = 400_000
 
 
 @pytest.fixture
-def paper(monkeypatch):
-    """The study as a module."""
-    monkeypatch.syspath_prepend(ROOT / "studies")
-    import paper
-
-    return paper
-
-
-@pytest.fixture
-def tiny(paper):
+def tiny():
     """Networks small enough to enumerate: three pixels, two hidden units, one latent; weights of a trained size."""
     model = paper.tanh_vae(latent_dim=1, hidden_dim=2, image_dim=3)
     source = generator(3)
@@ -46,7 +37,7 @@ def gradients(loss, network):
     return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, network.parameters())])
 
 
-def test_wake_gradient_is_that_of_expected_log_joint(paper, tiny):
+def test_wake_gradient_is_that_of_expected_log_joint(tiny):
     """The mean over eps of the wake loss has the gradient of E_q[-log p(x, z)], both by sums over a lattice."""
     image = torch.tensor([0.9, 0.2, 0.0]).expand(len(LATTICE), 3)
     wake, _ = paper.WakeSleep(tiny)(image, LATTICE)
@@ -61,7 +52,7 @@ def test_wake_gradient_is_that_of_expected_log_joint(paper, tiny):
     assert torch.allclose(mine, exact, atol=1e-5)
 
 
-def test_sleep_gradient_is_that_of_expected_log_posterior_of_dreams(paper, tiny):
+def test_sleep_gradient_is_that_of_expected_log_posterior_of_dreams(tiny):
     """The sleep loss has the gradient of E_p(x,z)[-log q(z|x)], by a sum over all binary x and a lattice of z."""
     torch.manual_seed(0)
     _, sleep = paper.WakeSleep(tiny)(torch.zeros(DREAMS, 3), torch.zeros(DREAMS, 1))
@@ -79,7 +70,7 @@ def test_sleep_gradient_is_that_of_expected_log_posterior_of_dreams(paper, tiny)
     assert torch.allclose(mine, exact, atol=0.02)
 
 
-def test_wake_phase_trains_only_theta_and_sleep_phase_only_phi(paper, tiny):
+def test_wake_phase_trains_only_theta_and_sleep_phase_only_phi(tiny):
     wake, sleep = paper.WakeSleep(tiny)(torch.rand(5, 3), torch.randn(5, 1))
     for loss, own, other in ((wake, tiny.decoder, tiny.encoder), (sleep, tiny.encoder, tiny.decoder)):
         found = torch.autograd.grad(loss.sum(), [*own.parameters(), *other.parameters()], allow_unused=True)
@@ -89,16 +80,16 @@ def test_wake_phase_trains_only_theta_and_sleep_phase_only_phi(paper, tiny):
 
 
 @pytest.mark.parametrize("method", ["AEVB", "wake-sleep"])
-def test_both_methods_raise_the_bound_of_the_networks_they_train(paper, small_mnist, method):
-    run, model = paper.begin(data.load("mnist", small_mnist), 3, method, 0.01)
+def test_both_methods_raise_the_bound_of_the_networks_they_train(small_mnist, method):
+    run, model = paper.begin(datasets.load("mnist", small_mnist), 3, method, 0.01)
     before = paper.bound(model, run.dataset.test_images)
     points = paper.train_curve(run, model, [1000, 6000])
     assert [point["images"] for point in points] == [1000, 6000]
     assert points[-1]["test"] > before + 20
 
 
-def test_weight_decay_is_gradient_of_standard_normal_prior_per_image(paper, small_mnist):
-    run, model = paper.begin(data.load("mnist", small_mnist), 3, "AEVB", 0.02)
+def test_weight_decay_is_gradient_of_standard_normal_prior_per_image(small_mnist):
+    run, model = paper.begin(datasets.load("mnist", small_mnist), 3, "AEVB", 0.02)
     weight = model.encoder[0].weight
     log_prior = -0.5 * weight.square().sum()
     (gradient,) = torch.autograd.grad(-log_prior / len(run.dataset.train_images), weight)
@@ -106,7 +97,7 @@ def test_weight_decay_is_gradient_of_standard_normal_prior_per_image(paper, smal
     assert torch.allclose(group["weight_decay"] * weight, gradient)
 
 
-def test_measurements_are_evenly_spaced_and_after_whole_batches(paper):
+def test_measurements_are_evenly_spaced_and_after_whole_batches():
     numbers = paper.spaced(10**4, 10**7)
     assert (numbers[0], numbers[-1], len(numbers)) == (10**4, 10**7, 25)
     assert all(number % 100 == 0 for number in numbers)
@@ -114,20 +105,20 @@ def test_measurements_are_evenly_spaced_and_after_whole_batches(paper):
     assert ratios == pytest.approx([10 ** (1 / 8)] * 24, rel=0.01)
 
 
-def test_bound_of_broken_weights_is_the_worst(paper, small_mnist):
+def test_bound_of_broken_weights_is_the_worst(small_mnist):
     model = paper.tanh_vae(2)
     torch.nn.init.constant_(model.decoder[0].weight, math.nan)
-    assert paper.bound(model, data.load("mnist", small_mnist).test_images) == -math.inf
+    assert paper.bound(model, datasets.load("mnist", small_mnist).test_images) == -math.inf
 
 
-def test_run_trains_at_best_first_rate_and_is_not_trained_again(paper, small_mnist, tmp_path, monkeypatch):
+def test_run_trains_at_best_first_rate_and_is_not_trained_again(small_mnist, tmp_path, monkeypatch):
     firsts = {0.01: -180.0, 0.02: -170.0, 0.1: -math.inf}
 
     def train_curve(run, model, numbers):
         return [{"images": n, "train": firsts[run.config.lr], "test": -181.5} for n in numbers]
 
     monkeypatch.setattr(paper, "train_curve", train_curve)
-    monkeypatch.setattr(paper.common, "load_dataset", lambda flags: data.load("mnist", small_mnist))
+    monkeypatch.setattr(paper.common, "load_dataset", lambda flags: datasets.load("mnist", small_mnist))
     flags = argparse.Namespace(results_dir=tmp_path, data_dir=small_mnist, quick=True, overwrite=False)
     rows = paper.measure_curve(flags, ("wake-sleep", 3))
     assert {row["rate"] for row in rows} == {0.02}

@@ -73,7 +73,7 @@ def test_second_ctrl_c_ends_at_once():
     """The first one is caught here, and nothing stops."""
     code = """
 import time
-from support.signals import Interrupted, stop_on_signals
+from support.run.signals import Interrupted, stop_on_signals
 
 with stop_on_signals():
     try:
@@ -95,13 +95,13 @@ def test_ctrl_c_before_training_ends_with_a_line(tmp_path):
 import sys
 import time
 import main
-from support import data
+from support.data import datasets
 
 def wait(*arguments):
     print("ready", flush=True)
     time.sleep(600)
 
-data.find = wait
+datasets.choose = wait
 sys.exit(main.main(["--results_dir", sys.argv[1]]))
 """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

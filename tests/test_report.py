@@ -10,9 +10,11 @@ from helpers import SMALL, call_main, metrics
 
 import train
 import utils
-from support import data, report
-from support.config import FLAGS, Config
-from support.likelihood import Estimate
+from support.data import datasets
+from support.latent import manifold
+from support.latent.likelihood import Estimate
+from support.run import files, report
+from support.run.config import FLAGS, Config
 
 ROW = {"epoch": 7, "test_bce": 141.806, "test_divergence": 6.3823, "test_total": 148.1883}
 LOSSES = r"BCE_Loss: \d+\.\d{4}, KLD_Loss: \d+\.\d{4}, Total_Loss: \d+\.\d{4}"
@@ -67,7 +69,7 @@ def test_status_line_is_mean_of_its_batch(capsys):
     """The last batch is smaller: 44 of 300 images."""
     dataset = SimpleNamespace(train_images=torch.zeros(300, 784))
     config = Config(log_interval=1, divergence="mmd", divergence_weight=10.0)
-    run = SimpleNamespace(config=config, dataset=dataset, history=[], world=train.ALONE)
+    run = SimpleNamespace(config=config, dataset=dataset, history=[])
     losses = torch.tensor([[0.0, 0.0], [0.0, 0.0], [44 * 3.0, 44 * 0.5]])
     with report.progress(run) as on_batch:
         on_batch(4, 2, losses)
@@ -115,10 +117,10 @@ def drawn_by(small_mnist, monkeypatch, **flags):
     drawn = Drawn()
     drawn.replace(monkeypatch)
     config = dataclasses.replace(Config(), hidden_dims=(16,), epochs=1, **flags)
-    run = train.begin(config, data.load("mnist", small_mnist))
+    run = train.begin(config, datasets.load("mnist", small_mnist))
     monkeypatch.setattr(report.storage, "write", lambda path, content: None)
     for epoch in train.epochs(run):
-        report.epoch(run, epoch)
+        report.show_epoch(run, epoch)
     return run, epoch, drawn
 
 
@@ -129,9 +131,9 @@ def test_pictures_show_the_evaluation_of_their_epoch(small_mnist, tmp_path, monk
     assert (frame[0] == epoch.test.z.numpy()).all()
     assert (frame[1] == epoch.test.mu.numpy()).all()
     assert (frame[2] == run.dataset.test_labels.numpy()).all()
-    assert frame[3:] == (tuple("0123456789"), title, "z")
+    assert frame[3:] == (tuple("0123456789"), title, ("z 1", "z 2"))
     ((images, reconstructions, reconstruction_title),) = drawn["reconstruction"]
-    assert (images == data.pixels(run.dataset.test_images[:10]).numpy()).all()  # the first of each class
+    assert (images == datasets.pixels(run.dataset.test_images[:10]).numpy()).all()  # the first of each class
     expected = run.model.decode(epoch.test.z[:10]).sigmoid().detach().numpy()
     assert reconstructions == pytest.approx(expected, abs=1e-6)
     assert reconstruction_title == title
@@ -161,7 +163,16 @@ def test_latents_of_learned_prior_are_standardised(small_mnist, tmp_path, monkey
     mu, logvar = (parameter.detach() for parameter in run.model.prior.components())
     expected = ((epoch.test.z - mu) / torch.exp(0.5 * logvar)).numpy()
     assert frame[0] == pytest.approx(expected, abs=1e-4)
-    assert frame[5] == "standardised z"
+    assert frame[5] == ("standardised z 1", "standardised z 2")
+
+
+def test_latents_of_three_dimensions_are_shown_by_two_principal_components(small_mnist, tmp_path, monkeypatch):
+    _, epoch, drawn = drawn_by(small_mnist, monkeypatch, latent_dim=3, results_dir=tmp_path)
+    (frame,) = drawn["latent_frame"]
+    mean, components = manifold.principal_plane(epoch.test.mu)
+    assert frame[0] == pytest.approx(((epoch.test.z - mean) @ components.T).numpy(), abs=1e-5)
+    assert frame[1] == pytest.approx(((epoch.test.mu - mean) @ components.T).numpy(), abs=1e-5)
+    assert frame[5] == ("principal component 1", "principal component 2")
 
 
 def test_last_pictures_name_best_epoch_and_prior(small_mnist, tmp_path, monkeypatch):
@@ -178,7 +189,7 @@ def test_last_pictures_name_best_epoch_and_prior(small_mnist, tmp_path, monkeypa
 
 
 def test_only_two_dimensions_have_an_explorer():
-    have = [dim for dim in (1, 2, 3) if "explorer.html" in report.files(Config(latent_dim=dim))]
+    have = [dim for dim in (1, 2, 3) if "explorer.html" in files.names(Config(latent_dim=dim))]
     assert have == [2]
 
 
@@ -188,7 +199,7 @@ def test_only_two_dimensions_have_an_explorer():
 )
 def test_latents_that_are_not_used_are_named_with_what_to_try(small_mnist, capsys, used, words):
     config = Config(latent_dim=3, hidden_dims=(16,), divergence_weight=4.0)
-    run = train.begin(config, data.load("mnist", small_mnist))
+    run = train.begin(config, datasets.load("mnist", small_mnist))
     with torch.no_grad():
         run.model.encoder[-1].weight[:used] *= 100
         run.model.encoder[-1].weight[used:] = 0

@@ -6,9 +6,9 @@ import imageio.v3 as imageio
 import pytest
 from processes import ROOT, without_network
 
-pytestmark = pytest.mark.slow
+from studies import divergence
 
-STUDIES = ROOT / "studies"
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,7 @@ def test_study_without_its_data_ends_with_a_line(tmp_path):
     assert "--data_dir" in done.stderr
 
 
-def test_discrepancies_of_shifted_densities_agree_with_closed_forms(monkeypatch):
-    monkeypatch.syspath_prepend(STUDIES)
-    import divergence
-
+def test_discrepancies_of_shifted_densities_agree_with_closed_forms():
     rows = divergence.discrepancy_rows()
     assert divergence.largest_error(rows) < 1e-3
     gaussian, uniform = (row for row in rows if row["shift"] == 6)
@@ -64,5 +61,5 @@ def test_discrepancies_of_shifted_densities_agree_with_closed_forms(monkeypatch)
 
 def run_study(name, *flags, env=None):
     """Run a study to its end. Returns a CompletedProcess."""
-    command = [sys.executable, STUDIES / f"{name}.py", *map(str, flags)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", f"studies.{name}", *map(str, flags)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)

@@ -7,18 +7,18 @@ import torch
 
 import train
 from model import VAE
-from support import data, devices
-from support.config import Config
-from support.devices import ALONE, World
+from support.data import datasets
 from support.errors import UserError
-from support.seeds import epoch_noise, generator
+from support.machine import devices, processes
+from support.run.config import Config
+from support.seeds import generator
 
 CONFIG = Config(epochs=2, batch_size=64, hidden_dims=(32,), precision="float32")
 
 
 @pytest.fixture(scope="module")
 def dataset(small_mnist):
-    return data.load("mnist", small_mnist)
+    return datasets.load("mnist", small_mnist)
 
 
 def trained(dataset, **flags):
@@ -34,52 +34,53 @@ def weights(run):
     return torch.nn.utils.parameters_to_vector(run.model.parameters()).detach()
 
 
-def test_epoch_visits_every_image_once(dataset, monkeypatch):
+def recorded_epoch(dataset, epoch=1, **flags):
+    """The images, (N, 784), and the noise, (N, latent_dim), that an epoch gives to its steps, batch by batch."""
     batches = []
-
-    def step(run, index, eps):
-        batches.append(index)
-        assert eps.shape == (len(index), run.config.latent_dim)
-        return torch.zeros(2)
-
-    monkeypatch.setattr(train, "step", step)
-    run = train.begin(dataclasses.replace(CONFIG, batch_size=128), dataset)
-    losses = train.train_epoch(run, 1, lambda *progress: None)
-    assert losses.shape == (3, 2)
-    assert [len(batch) for batch in batches] == [128, 128, 44]
-    assert torch.cat(batches).sort().values.tolist() == list(range(300))
+    run = train.begin(dataclasses.replace(CONFIG, **flags), dataset)
+    run.step = lambda run, images, eps: batches.append((images, eps)) or torch.zeros(2)
+    losses = train.train_epoch(run, epoch)
+    assert losses.shape == (len(batches), 2)
+    return batches
 
 
-def test_order_and_noise_follow_from_seed_and_epoch():
-    order, eps = epoch_noise(1, 1, 300, 2)
-    same_order, same_eps = epoch_noise(1, 1, 300, 2)
-    assert torch.equal(order, same_order)
+def test_epoch_visits_every_image_once(dataset):
+    numbered = dataset._replace(train_images=torch.arange(300).view(300, 1).expand(300, 784).contiguous())
+    batches = recorded_epoch(numbered, batch_size=128)
+    assert [len(images) for images, _ in batches] == [128, 128, 44]
+    assert [eps.shape for _, eps in batches] == [(128, 2), (128, 2), (44, 2)]
+    assert torch.cat([images[:, 0] for images, _ in batches]).sort().values.tolist() == list(range(300))
+
+
+def test_order_and_noise_follow_from_seed_and_epoch(dataset):
+    images, eps = map(torch.cat, zip(*recorded_epoch(dataset), strict=True))
+    same_images, same_eps = map(torch.cat, zip(*recorded_epoch(dataset), strict=True))
+    assert torch.equal(images, same_images)
     assert torch.equal(eps, same_eps)
-    for seed, epoch in ((1, 2), (2, 1)):
-        other_order, other_eps = epoch_noise(seed, epoch, 300, 2)
-        assert not torch.equal(order, other_order)
+    for flags in ({"epoch": 2}, {"seed": 2}):
+        other_images, other_eps = map(torch.cat, zip(*recorded_epoch(dataset, **flags), strict=True))
+        assert not torch.equal(images, other_images)
         assert not torch.equal(eps, other_eps)
 
 
 def test_step_reports_sums_of_its_batch_before_the_update(dataset):
     run = train.begin(CONFIG, dataset)
-    index = torch.arange(5, 25)
+    images = dataset.train_images[5:25]
     eps = torch.randn(20, 2, generator=generator(0))
-    bce, kld, *_ = run.model(data.pixels(dataset.train_images[5:25]), eps)
+    bce, kld, *_ = run.model(datasets.pixels(images), eps)
     expected = torch.stack([bce.sum(), kld.sum()]).detach()
-    torch.testing.assert_close(train.step(run, index, eps), expected)
+    torch.testing.assert_close(run.step(run, images, eps), expected)
 
 
 def test_step_is_adam_on_mean_of_weighted_terms(dataset):
     """With its first step, Adam moves each parameter by the learning rate against the sign of the gradient."""
     run = train.begin(dataclasses.replace(CONFIG, divergence_weight=3.0, lr=0.01), dataset)
     before = weights(run)
-    index = torch.arange(20)
     eps = torch.randn(20, 2, generator=generator(0))
-    bce, kld, *_ = run.model(data.pixels(dataset.train_images[:20]), eps)
+    bce, kld, *_ = run.model(datasets.pixels(dataset.train_images[:20]), eps)
     gradients = torch.autograd.grad((bce + 3 * kld).mean(), list(run.model.parameters()))
     gradient = torch.nn.utils.parameters_to_vector(gradients)
-    train.step(run, index, eps)
+    run.step(run, dataset.train_images[:20], eps)
     clear = gradient.abs() > 1e-4  # far above Adam's epsilon
     torch.testing.assert_close((weights(run) - before)[clear], -0.01 * gradient.sign()[clear], rtol=1e-3, atol=1e-6)
 
@@ -108,9 +109,10 @@ def test_epochs_yield_rows_that_add_up(dataset):
     assert run.history[1]["test_total"] < run.history[0]["test_total"]
 
 
-def test_training_losses_are_means_over_images(dataset, monkeypatch):
-    monkeypatch.setattr(train, "step", lambda run, index, eps: torch.tensor([2.0, 1.0]) * len(index))
-    row = next(train.epochs(train.begin(dataclasses.replace(CONFIG, divergence_weight=10.0), dataset))).row
+def test_training_losses_are_means_over_images(dataset):
+    run = train.begin(dataclasses.replace(CONFIG, divergence_weight=10.0), dataset)
+    run.step = lambda run, images, eps: torch.tensor([2.0, 1.0]) * len(images)
+    row = next(train.epochs(run)).row
     assert (row["train_bce"], row["train_divergence"], row["train_total"]) == (2, 1, 12)
 
 
@@ -207,15 +209,16 @@ def test_onecycle_schedule_of_few_steps_is_positive(dataset, steps):
     assert all(0 < rate <= 0.01 for rate in rates)
 
 
-def test_loss_that_is_not_finite_is_refused_with_epoch_and_batch(dataset, monkeypatch):
-    def noise_with_a_hole(seed, epoch, n, latent_dim):
-        order, eps = epoch_noise(seed, epoch, n, latent_dim)
-        if epoch == 2:
-            eps[3 * 64 + 5] = torch.nan
-        return order, eps
-
-    monkeypatch.setattr(train, "epoch_noise", noise_with_a_hole)
+def test_loss_that_is_not_finite_is_refused_with_epoch_and_batch(dataset):
     run = train.begin(CONFIG, dataset)
+    steps_done = []
+
+    def step(run, images, eps):
+        steps_done.append(len(images))
+        eps[5] = torch.nan if len(steps_done) == 5 + 4 else eps[5]
+        return train.step(run, images, eps)
+
+    run.step = step
     with pytest.raises(UserError, match=r"not finite in epoch 2, batch 4: lower --lr"):
         for _ in train.epochs(run):
             pass
@@ -232,51 +235,59 @@ def test_test_loss_that_is_not_finite_is_refused(dataset, monkeypatch):
     assert run.history == []
 
 
-def sent_in_one_step(dataset, monkeypatch, world, index, eps):
+@pytest.fixture
+def process(monkeypatch):
+    """Make this one of several processes: process(rank, size)."""
+
+    def become(rank, size):
+        monkeypatch.setattr(processes, "rank", lambda: rank)
+        monkeypatch.setattr(processes, "size", lambda: size)
+
+    return become
+
+
+def sent_in_one_step(dataset, monkeypatch, images, eps):
     """What a process puts into all_reduce in its first step: its losses and its gradients, in one vector."""
     sent = []
-
-    def all_reduce(tensors, world):
-        sent.extend(tensor.flatten().clone() for tensor in tensors)
-
-    monkeypatch.setattr(train, "all_reduce", all_reduce)
-    train.step(train.begin(CONFIG, dataset, world), index, eps)
+    monkeypatch.setattr(processes, "all_reduce", lambda tensors: sent.extend(t.flatten().clone() for t in tensors))
+    run = train.begin(CONFIG, dataset)
+    run.step(run, images, eps)
     return torch.cat(sent)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("n", [64, 7, 1], ids="{} images".format)
-def test_sums_over_processes_are_losses_and_gradient_of_batch(dataset, monkeypatch, size, n):
+def test_sums_over_processes_are_losses_and_gradient_of_batch(dataset, monkeypatch, process, size, n):
     """A batch of a single image leaves the other processes without any."""
-    index = torch.arange(n)
+    images = dataset.train_images[:n]
     eps = torch.randn(n, 2, generator=generator(0))
     model = train.begin(CONFIG, dataset).model
-    bce, kld, *_ = model(data.pixels(dataset.train_images[:n]), eps)
+    bce, kld, *_ = model(datasets.pixels(images), eps)
     gradients = torch.autograd.grad((bce + kld).mean(), list(model.parameters()))
     losses = torch.stack([bce.sum(), kld.sum()]).detach()
     expected = torch.cat([losses, *(gradient.flatten() for gradient in gradients)])
-    ranks = [World(rank, size) for rank in range(size)]
-    total = sum(sent_in_one_step(dataset, monkeypatch, world, index, eps) for world in ranks)
+    total = 0
+    for rank in range(size):
+        process(rank, size)
+        total = total + sent_in_one_step(dataset, monkeypatch, images, eps)
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_all_reduce_sums_tensors_in_place(monkeypatch):
-    monkeypatch.setattr(devices.dist, "all_reduce", lambda flat: flat.mul_(2))  # two processes with equal values
+    monkeypatch.setattr(processes.dist, "all_reduce", lambda flat: flat.mul_(2))  # two processes with equal values
     tensors = [torch.arange(6.0).view(2, 3), torch.ones(()), torch.full((4,), 3.0)]
-    devices.all_reduce(tensors, World(0, 2))
+    processes.all_reduce(tensors)
     assert tensors[0].tolist() == [[0, 2, 4], [6, 8, 10]]
     assert tensors[1].item() == 2
     assert tensors[2].tolist() == [6] * 4
-    devices.all_reduce(tensors, ALONE)
-    assert tensors[1].item() == 2
 
 
 def test_single_process_needs_no_process_group(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    with devices.join_processes(torch.device("cpu")) as world:
-        assert world == ALONE
-        assert devices.broadcast("value", world) == "value"
+    with processes.joined(torch.device("cpu")):
+        assert (processes.rank(), processes.size()) == (0, 1)
+        assert processes.broadcast("value") == "value"
     assert not torch.distributed.is_initialized()
 
 
@@ -291,17 +302,20 @@ def test_device_that_is_missing_is_named():
     [
         (RuntimeError("DefaultCPUAllocator: not enough memory"), "lower --hidden_dims"),
         (MemoryError(), "lower --hidden_dims"),
-        (RuntimeError("[gloo] Connection closed by peer"), "another process has ended"),
     ],
-    ids=["memory of torch", "memory of Python", "lost process"],
+    ids=["memory of torch", "memory of Python"],
 )
-def test_torch_errors_are_explained(error, words):
-    with pytest.raises(UserError, match=words), devices.explain_torch_errors():
+def test_missing_memory_is_explained(error, words):
+    with pytest.raises(UserError, match=words), devices.explain_missing_memory():
         raise error
 
 
 def test_other_torch_errors_are_not_hidden():
-    with pytest.raises(RuntimeError, match="shapes"), devices.explain_torch_errors():
+    with (
+        pytest.raises(RuntimeError, match="shapes"),
+        devices.explain_missing_memory(),
+        processes.explain_lost_process(),
+    ):
         raise RuntimeError("shapes do not fit")
 
 

@@ -1,7 +1,6 @@
 from unittest import mock
 
 import imageio.v3 as imageio
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -11,6 +10,7 @@ from PIL import Image
 import utils
 
 RNG = np.random.default_rng(0)
+NAMES = ("z 1", "z 2")
 DIGITS = tuple("0123456789")
 TRAIN, TEST, BEST = "#8c9aa8", "#1f4e79", "#d62728"
 
@@ -44,7 +44,7 @@ def draw_losses(total, epochs=None):
 
 
 def draw_latents(z, mu, labels, classes=DIGITS):
-    return read(utils.latent_frame(z, mu, labels, classes, "title"))
+    return read(utils.latent_frame(z, mu, labels, classes, "title", NAMES[: z.shape[1]]))
 
 
 def drawn_points(z, mu, labels, classes=DIGITS):
@@ -133,7 +133,7 @@ def test_loss_curves_show_points_of_constant_losses(total):
 # Latent frames
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+@pytest.mark.parametrize("latent_dim", [1, 2])
 def test_latent_frame_shows_points_of_both_panels(latent_dim):
     z = RNG.normal(size=(1000, latent_dim))
     left, right = panels(drawn_points(z, z, np.arange(1000) % 10), 2)
@@ -159,17 +159,6 @@ def test_latent_frame_of_one_dimension_shows_classes_from_bottom_to_top():
     assert np.diff(heights).mean() > 20
 
 
-def test_latent_frame_shows_first_two_principal_components():
-    wide = RNG.normal(size=(1000, 2)) * [1.2, 0.8]
-    wide -= wide.mean(axis=0)
-    wide = wide @ np.linalg.svd(wide, full_matrices=False)[2].T
-    narrow = np.zeros((1000, 3))
-    five = np.hstack([narrow, wide])
-    labels = np.arange(1000) % 10
-    plain, projected = drawn_points(wide, wide, labels), drawn_points(five, five, labels)
-    assert plain.sum() == pytest.approx(projected.sum(), rel=0.05)
-
-
 def test_latent_frame_colors_points_by_class():
     points = np.zeros((1, 2))
     for label in (0, 1, 9):
@@ -191,7 +180,7 @@ def test_latent_frame_mixes_classes_that_lie_in_one_place():
     assert 0.3 < share < 0.7
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+@pytest.mark.parametrize("latent_dim", [1, 2])
 def test_latent_frame_widens_its_axes_to_hold_nine_tenths_of_the_means(latent_dim):
     z = RNG.normal(size=(1000, latent_dim))
     labels = np.arange(1000) % 10
@@ -199,17 +188,16 @@ def test_latent_frame_widens_its_axes_to_hold_nine_tenths_of_the_means(latent_di
     assert left.sum() > 2000
     assert right.sum() > 2000
     few_outside = np.where(np.arange(1000)[:, None] < 50, 100 * np.sign(z), z)
-    if latent_dim <= 2:
-        near, far = drawn_points(z, z, labels), drawn_points(few_outside, few_outside, labels)
-        assert far.sum() == pytest.approx(near.sum(), rel=0.1), "a twentieth of the means outside changes no axes"
+    near, far = drawn_points(z, z, labels), drawn_points(few_outside, few_outside, labels)
+    assert far.sum() == pytest.approx(near.sum(), rel=0.1), "a twentieth of the means outside changes no axes"
 
 
 def test_latent_frames_of_equal_input_are_equal_bytes():
     z = RNG.normal(size=(50, 2))
     labels = np.arange(50) % 10
-    first = utils.latent_frame(z, z, labels, DIGITS, "title")
-    utils.latent_frame(-z, z, labels, ("cat", "dog", *DIGITS), "another title", "another axis")
-    assert utils.latent_frame(z, z, labels, DIGITS, "title") == first
+    first = utils.latent_frame(z, z, labels, DIGITS, "title", NAMES)
+    utils.latent_frame(-z, z, labels, ("cat", "dog", *DIGITS), "another title", ("one", "two"))
+    assert utils.latent_frame(z, z, labels, DIGITS, "title", NAMES) == first
 
 
 @pytest.mark.parametrize("n_classes", [2, 20])
@@ -231,7 +219,7 @@ def test_latent_frame_shows_class_names_that_look_like_formulas():
     points = np.zeros((2, 2))
     labels = np.arange(2)
     formula, underscore, plain = (
-        utils.latent_frame(points, points, labels, classes, "title")
+        utils.latent_frame(points, points, labels, classes, "title", NAMES)
         for classes in (("$\\frac$", "b"), ("_a", "b"), ("a", "b"))
     )
     assert len({formula, underscore, plain}) == 3
@@ -241,7 +229,7 @@ def test_pictures_show_title_above_axes():
     points = np.zeros((1, 2))
     labels = np.zeros(1, dtype=int)
     for draw, inputs in (
-        (utils.latent_frame, (points, points, labels, DIGITS)),
+        (lambda title: utils.latent_frame(points, points, labels, DIGITS, title, NAMES), ()),
         (utils.loss_curves, (make_losses([160, 150]), 2, ("BCE", "KLD", "total"))),
     ):
         changed = np.abs(read(draw(*inputs, "a title")) - read(draw(*inputs, ""))).max(axis=2) > 100
@@ -249,33 +237,7 @@ def test_pictures_show_title_above_axes():
         assert not changed[40:].any()
 
 
-def test_pictures_ignore_matplotlibrc():
-    def draw_all():
-        utils._latent_axes.cache_clear()
-        utils._loss_axes.cache_clear()
-        z = np.linspace(-2, 2, 60).reshape(30, 2)
-        yield utils.image_grid(np.eye(28).reshape(1, 784), 1, "title")
-        yield utils.loss_curves(make_losses([160, 150]), 2, ("BCE", "KLD", "total"), "title")
-        yield utils.latent_frame(z, z, np.arange(30) % 10, DIGITS, "title")
-
-    expected = list(draw_all())
-    with matplotlib.rc_context():
-        matplotlib.style.use("dark_background")
-        matplotlib.rcParams.update({"text.usetex": True, "font.size": 30, "lines.linewidth": 9, "figure.dpi": 300})
-        assert list(draw_all()) == expected
-        assert matplotlib.rcParams["font.size"] == 30
-
-
 # What studies use
-
-
-def test_scatter_keeps_order_of_points():
-    points = RNG.normal(size=(6, 2))
-    labels = np.array([3, 0, 3, 1, 0, 2])
-    drawn = utils.scatter(Figure().subplots(), points, labels, 2)
-    np.testing.assert_array_equal(drawn.get_offsets(), points)
-    expected = [to_rgb(utils.CLASS_COLORS[label]) for label in labels]
-    np.testing.assert_allclose(drawn.get_facecolors()[:, :3], expected)
 
 
 def test_class_legend_shows_name_and_color_of_each_class():
@@ -291,13 +253,6 @@ def test_class_colors_differ_from_each_other_and_from_paper():
     distances = np.linalg.norm(colors[:, None] - colors, axis=2) + 9 * np.eye(len(colors))
     assert len(colors) == 21
     assert distances.min() > 0.2
-
-
-def test_principal_plane_finds_widest_directions():
-    points = RNG.normal(size=(5000, 4)) * [1, 5, 0.1, 3] + [7, 0, 0, 0]
-    mean, components = utils.principal_plane(points)
-    np.testing.assert_allclose(mean, points.mean(axis=0))
-    np.testing.assert_allclose(components, [[0, 1, 0, 0], [0, 0, 0, 1]], atol=0.05)
 
 
 # The GIF
@@ -346,7 +301,7 @@ def test_gif_of_latent_frames_looks_like_them(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
         z = RNG.normal(size=(1000, 2))
-        path.write_bytes(utils.latent_frame(z, z, np.arange(1000) % 10, DIGITS, "title"))
+        path.write_bytes(utils.latent_frame(z, z, np.arange(1000) % 10, DIGITS, "title", NAMES))
     for frame, path in zip(imageio.imread(utils.gif(paths), index=None, mode="RGB"), paths, strict=True):
         height, width, _ = frame.shape
         shrunk = np.asarray(Image.open(path).convert("RGB").resize((width, height), Image.Resampling.BOX))

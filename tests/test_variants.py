@@ -7,9 +7,9 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import variants
 from model import VAE, StandardNormal, bce
-from support import report
-from support.config import Config
 from support.errors import UserError
+from support.run import report
+from support.run.config import Config
 from support.seeds import generator
 from variants.priors import Mixture, VampPrior
 from variants.wae import SCALES, WAE, mmd

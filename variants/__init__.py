@@ -1,27 +1,22 @@
 """Beyond the 2013 paper: learned priors and the Wasserstein auto-encoder. Skip it on a first reading.
 
-A prior is a module with the methods of model.StandardNormal; the Wasserstein auto-encoder is a subclass of VAE. Their
-modules are imported only when a flag names them.
+A prior is a module with the methods of model.StandardNormal; the Wasserstein auto-encoder is a subclass of VAE.
 """
 
 from model import VAE
 from support.errors import UserError
+from variants.priors import Mixture, VampPrior
+from variants.wae import WAE
 
 
 def build_model(config):
     """The model that a Config names, its weights drawn from torch's default generator."""
     if config.divergence == "mmd":
-        from variants.wae import WAE
-
         return WAE(config.latent_dim, config.hidden_dims, input_dropout=config.input_dropout)
     model = VAE(config.latent_dim, config.hidden_dims, input_dropout=config.input_dropout)
     if config.prior == "mixture":
-        from variants.priors import Mixture
-
         model.prior = Mixture(config.latent_dim, config.prior_components)
     elif config.prior == "vamp":
-        from variants.priors import VampPrior
-
         model.prior = VampPrior(model.encode, model.image_dim, config.prior_components)
     elif config.prior != "normal":
         raise ValueError(f"--prior {config.prior} has no model")

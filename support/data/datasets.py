@@ -12,10 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from support import idx
-from support.devices import broadcast
-from support.download import Unavailable, fetch, unpublished
-from support.images import load_folder
+from support.data import idx
+from support.data.download import Unavailable, fetch, files_with_other_contents
+from support.data.images import load_folder
 
 TITLES = {
     "mnist": "MNIST",
@@ -34,8 +33,6 @@ CLASSES = {
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     "digits": DIGITS,
 }
-
-
 BINARY_SEED = 0  # not a flag: binary_mnist has the same pixels in every run
 
 
@@ -101,16 +98,6 @@ def load(name, data_dir, download=True):
     return Dataset(name, *map(torch.from_numpy, idx.read(raw)), CLASSES[name])
 
 
-def hold_out(dataset, n):
-    """The dataset with its last n training images in place of the test set."""
-    return dataset._replace(
-        train_images=dataset.train_images[:-n],
-        train_labels=dataset.train_labels[:-n],
-        test_images=dataset.train_images[-n:],
-        test_labels=dataset.train_labels[-n:],
-    )
-
-
 def binary(dataset, seed):
     """MNIST with binary pixels, named binary_mnist: both sets are drawn by `binarise` from one seed."""
     train_images = binarise(dataset.train_images, seed, 0)
@@ -132,25 +119,22 @@ def binarise(images, *seeds):
     return torch.from_numpy(drawn)
 
 
-def find(config, held, world):
-    """The dataset of a Config, the same on every process.
+def choose(config, present):
+    """The dataset of a Config, downloaded if missing.
 
     If MNIST cannot be had and the user did not name it, this is scikit-learn's digits, after a warning; but not if the
-    results directory holds a run on another dataset. `held` is the dataset of the run in it, or None.
+    results directory holds a run on another dataset. `present` is the dataset of the run in it, or None.
     """
-    dataset = None
-    if world.rank == 0:  # the other processes come after it, and find what it has downloaded
-        try:
-            dataset = load(config.dataset, config.data_dir)
-        except Unavailable as error:
-            if "dataset" in config.named or held not in (None, "digits"):
-                raise
-            rule = "*" * 100
-            print(f"{rule}\nWARNING: {error}.\nGOING ON WITH --dataset digits, NOT MNIST.\n{rule}", file=sys.stderr)
-            dataset = load("digits", config.data_dir)
-        warn_of_other_contents(dataset, config.data_dir)
-    name = broadcast(dataset and dataset.name, world)
-    return dataset or load(name, config.data_dir, download=False)
+    try:
+        dataset = load(config.dataset, config.data_dir)
+    except Unavailable as error:
+        if "dataset" in config.named or present not in (None, "digits"):
+            raise
+        rule = "*" * 100
+        print(f"{rule}\nWARNING: {error}.\nGOING ON WITH --dataset digits, NOT MNIST.\n{rule}", file=sys.stderr)
+        return load("digits", config.data_dir)
+    warn_of_other_contents(dataset, config.data_dir)
+    return dataset
 
 
 def warn_of_other_contents(dataset, data_dir):
@@ -160,7 +144,7 @@ def warn_of_other_contents(dataset, data_dir):
     if dataset.name not in idx.FOLDERS:
         return
     arrays = [tensor.numpy() for tensor in dataset[1:5]]
-    paths = unpublished(dataset.name, idx.raw_folder(dataset.name, data_dir), arrays)
+    paths = files_with_other_contents(dataset.name, idx.raw_folder(dataset.name, data_dir), arrays)
     if paths:
         names = ", ".join(path.name for path in paths)
         print(

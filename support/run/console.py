@@ -4,7 +4,8 @@ import contextlib
 import os
 import sys
 
-from support.errors import UserError
+from support.errors import UserError, explain_missing_packages
+from support.machine.environment import clean_environment
 
 
 class Output:
@@ -49,6 +50,27 @@ class Output:
     def __getattr__(self, name):
         """What else is asked, such as the size of the terminal, the stream itself may know."""
         return getattr(self.stream, name)
+
+
+def exit_code(program, work):
+    """Call work() as the command `program` and return its exit code; an error the user can fix becomes a line.
+
+    0: done; 1: cannot go on; 2: bad flags.
+    """
+    with robust_output(), clean_environment():
+        try:
+            with explain_missing_packages():
+                work()
+        except SystemExit as end:  # of argparse: bad flags, or --help
+            return end.code
+        except UserError as error:
+            message = str(error)
+        except OSError as error:
+            message = f"{error.filename}: {error.strerror or error}" if error.filename else error.strerror or error
+        else:
+            return 0
+        print(f"{program}: error: {message}", file=sys.stderr)
+        return 1
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from model import bce, log_normal
-from support.data import pixels
-from support.manifold import moments
+from support.data.datasets import pixels
 from support.seeds import EVALUATION_SEED, generator
+from variants.priors import moments
+from variants.wae import proposals_around_code
 
 MOST_DIMS = 2  # of quadrature: with more latents, a lattice has too many points
 EXTENTS = (6.5, 10, 15)  # from the mean of each of the prior's Gaussians to the end of the lattice, in deviations
@@ -21,7 +22,6 @@ IMAGES = 10_000  # at a time
 TERMS = 2**20  # pairs of an image and a z, or logits, at a time: they stay in the cache, and memory is bounded
 
 CHUNK = 1000  # samples decoded at a time, for the same reasons
-WIDTHS = torch.logspace(-2.5, 0.5, 31)
 WIDTH_IMAGES = 1000
 BUDGET = 6e10  # multiplications that the estimate at the end of a run may cost: about 3 s on two cores
 PIXEL_COST = 200  # multiplications that take as long as the BCE of a pixel
@@ -37,11 +37,10 @@ class Estimate(NamedTuple):
     log_p_tenth: torch.Tensor | None = None  # (N,), with k // 10 samples: how much the estimate still depends on k
 
 
-def estimate(model, config, images, train_images, k=None):
+def estimate(model, images, train_images, k=None):
     """log p(x) by quadrature if the model has one or two latents, else by importance sampling.
 
     Args:
-        config: the run's Config.
         images: (N, 784) uint8, on the model's device, as are the training images.
         k: samples per image for importance sampling, at least 10; as many as take a few seconds if None.
 
@@ -50,7 +49,7 @@ def estimate(model, config, images, train_images, k=None):
     if model.latent_dim <= MOST_DIMS:
         return Estimate(quadrature(model, images))
     k = k or affordable_samples(model, len(images))
-    proposal = proposal_of(model, config, train_images)
+    proposal = proposal_of(model, train_images)
     log_p, log_p_tenth = (
         importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED)) for samples in (k, k // 10)
     )
@@ -85,7 +84,7 @@ def quadrature(model, images):
 def integrate(model, x):
     """`quadrature` of x (N, 784), pixels in [0, 1]."""
     n = round(TILE_POINTS ** (1 / model.latent_dim))
-    tiles, log_shares = survey(model, n, x)
+    tiles, log_shares = coarse_shares(model, n, x)
     change = math.inf
     while change > TOLERANCE and (2 * n) ** model.latent_dim <= MOST_TILE_POINTS:
         n *= 2
@@ -99,7 +98,7 @@ def integrate(model, x):
     return log_shares.logsumexp(1)
 
 
-def survey(model, n, x):
+def coarse_shares(model, n, x):
     """The T tiles, and log of the integral over each with n cells per axis, (N, T).
 
     They are widened until those on the border have less than TOLERANCE of p(x) on average: an encoder whose divergence
@@ -162,16 +161,16 @@ def tile(model, extent):
     counts = (size / moments(model.prior)[1]).round()
     width = size / counts
     axes = [a + w * (torch.arange(n) + 0.5) for a, w, n in zip(low, width, counts.int().tolist(), strict=True)]
-    return weigh(model, grid(axes), width)
+    return with_mass(model, grid(axes), width)
 
 
 def refine(model, lattice, n):
     """The Lattice with n cells per axis in place of each cell, (n^latent_dim G)."""
     offsets = grid([(torch.arange(n) + 0.5) / n - 0.5] * len(lattice.width)) * lattice.width
-    return weigh(model, (lattice.z.cpu().unsqueeze(1) + offsets).flatten(0, 1), lattice.width / n)
+    return with_mass(model, (lattice.z.cpu().unsqueeze(1) + offsets).flatten(0, 1), lattice.width / n)
 
 
-def weigh(model, z, width):
+def with_mass(model, z, width):
     """The Lattice of cells of a width (latent_dim,) around z (G, latent_dim), on the model's device."""
     z = z.to(next(model.parameters()).device)
     return Lattice(z, model.prior.log_prob(z) + width.log().sum(), width)
@@ -215,27 +214,21 @@ def importance_sampling(model, proposal, images, k, source):
     return torch.cat(results)
 
 
-def proposal_of(model, config, train_images):
-    """The distribution to draw from: the encoder's q(z|x), or, if it is deterministic, N(z, width^2 I) around its code.
+def proposal_of(model, train_images):
+    """The q of importance sampling: the encoder's, or, if the encoder is deterministic, a Gaussian around its code.
 
-    The width is fitted on training images (N, 784) uint8: the one of WIDTHS that gives the highest bound.
+    Args:
+        train_images: (N, 784) uint8, on which the Gaussian's width is fitted.
     """
-    if config.divergence != "mmd":
+    images = train_images[:WIDTH_IMAGES]
+    if model.encode(pixels(images[:1]))[1] is not None:
         return model.encode
 
-    def around_the_code(width):
-        def proposal(x):
-            z, _ = model.encode(x)
-            return z, torch.full_like(z, 2 * math.log(width))
-
-        return proposal
-
-    def bound(width):
-        images = train_images[:WIDTH_IMAGES]
+    def bound(proposal):
         source = generator(EVALUATION_SEED)  # the same noise for every width
-        return importance_sampling(model, around_the_code(width), images, 1, source).mean().item()
+        return importance_sampling(model, proposal, images, 1, source).mean().item()
 
-    return around_the_code(max(WIDTHS.tolist(), key=bound))
+    return max(proposals_around_code(model), key=bound)
 
 
 def affordable_samples(model, n_images):

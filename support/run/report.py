@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import platform
-import warnings
 from importlib import metadata
 
 import numpy as np
@@ -12,10 +11,14 @@ import torch
 from tqdm import tqdm
 
 import utils
-from support import checkpoint, likelihood, manifold, storage
-from support.config import to_plain
-from support.data import pixels
+from support.data.datasets import pixels
+from support.latent import likelihood, manifold
+from support.machine import processes
+from support.machine.processes import is_first
+from support.run import checkpoint, files, storage
+from support.run.config import to_plain
 from support.seeds import generator
+from variants.priors import moments
 
 DIVERGENCES = {"kl": "KLD", "mmd": "MMD"}
 PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
@@ -24,8 +27,6 @@ MANIFOLDS = {
     2: "the decoder over the latent space",
     3: "the decoder over the plane of two principal components through 0",
 }
-# The name of a class may be in a script that matplotlib's font lacks; the page shows it.
-warnings.filterwarnings("ignore", "Glyph .* missing from font")
 RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
 
 
@@ -37,9 +38,9 @@ def progress(run):
         total=run.config.epochs * batches,
         initial=len(run.history) * batches,
         unit="batch",
-        disable=None if run.world.rank == 0 else True,  # None: on terminals only
+        disable=None if is_first() else True,  # None: on terminals only
     )
-    if run.history and run.world.rank == 0:
+    if run.history and is_first():
         print(f"Continuing after epoch {len(run.history)} of {run.config.epochs}")
     with bar:
         yield functools.partial(batch_line, run, bar)
@@ -48,7 +49,7 @@ def progress(run):
 def batch_line(run, bar, epoch, batch, losses):
     """Print the status line of a batch, if it is time for one."""
     bar.update()
-    if batch % run.config.log_interval or run.world.rank:
+    if batch % run.config.log_interval or not is_first():
         return
     n = len(run.dataset.train_images)
     seen = batch * run.config.batch_size
@@ -60,10 +61,10 @@ def batch_line(run, bar, epoch, batch, losses):
     )
 
 
-def epoch(run, finished):
+def show_epoch(run, result):
     """Print an epoch's losses, and write its pictures and config.json."""
     folder = run.config.results_dir
-    row = finished.row
+    row = result.row
     label = DIVERGENCES[run.config.divergence]
     tqdm.write(
         f"====> Epoch: {row['epoch']} Average BCE loss: {row['train_bce']:.4f}, "
@@ -72,8 +73,8 @@ def epoch(run, finished):
     )
     title = headline(run, row)
     pictures = {
-        checkpoint.frame(folder, "reconstruction", row["epoch"]): draw_reconstruction(run, finished.test.z, title),
-        checkpoint.frame(folder, "latent", row["epoch"]): draw_latents(run, finished.test, title),
+        files.frame(folder, "reconstruction", row["epoch"]): draw_reconstruction(run, result.test.z, title),
+        files.frame(folder, "latent", row["epoch"]): draw_latents(run, result.test, title),
         folder / "loss.png": draw_losses(run),
         folder / "config.json": description(run),
     }
@@ -108,11 +109,17 @@ def ink(dataset, images):
 
 
 def draw_latents(run, test, title):
-    """The latent frame, standardised if the prior is learned."""
-    mean, deviation = manifold.moments(run.model.prior)
-    z, mu = (((points - mean) / deviation).numpy() for points in (test.z, test.mu))
+    """The latent frame, standardised if the prior is learned; of three latents or more, two principal components."""
+    mean, deviation = moments(run.model.prior)
+    z, mu = ((points - mean) / deviation for points in (test.z, test.mu))
     axis = "z" if run.config.prior == "normal" else "standardised z"
-    return utils.latent_frame(z, mu, run.dataset.test_labels.cpu().numpy(), run.dataset.classes, title, axis)
+    names = {1: (axis,), 2: (f"{axis} 1", f"{axis} 2")}.get(mu.shape[1])
+    if names is None:
+        names = ("principal component 1", "principal component 2")
+        centre, components = manifold.principal_plane(mu)
+        z, mu = ((points - centre) @ components.T for points in (z, mu))
+    labels = run.dataset.test_labels.cpu().numpy()
+    return utils.latent_frame(z.numpy(), mu.numpy(), labels, run.dataset.classes, title, names)
 
 
 def draw_losses(run):
@@ -143,15 +150,10 @@ def headline(run, row, kind="epoch"):
     )
 
 
-def files(config):
-    """The names of the files that a run writes beside its frames."""
-    return [name for name in checkpoint.FILES if name != "explorer.html" or config.latent_dim == 2]
-
-
 def is_complete(run):
     """Whether there is nothing left to train or to draw."""
     folder = run.config.results_dir
-    return len(run.history) >= run.config.epochs and all((folder / name).exists() for name in files(run.config))
+    return len(run.history) >= run.config.epochs and all((folder / name).exists() for name in files.names(run.config))
 
 
 def finish(run):
@@ -159,7 +161,7 @@ def finish(run):
     folder = run.config.results_dir
     best = checkpoint.best_of(run.history)
     model = checkpoint.load_model(folder / "best.pt")
-    frames = [checkpoint.frame(folder, "latent", row["epoch"]) for row in run.history]
+    frames = [files.frame(folder, "latent", row["epoch"]) for row in run.history]
     frames = [path for path in frames if path.exists()]  # the user may have deleted some
     if frames:
         storage.write(folder / "latent.gif", utils.gif(frames))
@@ -189,12 +191,12 @@ def print_summary(run, best, model):
         mu = model.encode(pixels(images))[0]
     if manifold.active_units(mu) < model.latent_dim:
         print(f"====> {inactive_latents(manifold.active_units(mu), run.config)}")
-    estimate = likelihood.estimate(model, run.config, images, run.dataset.train_images)
+    estimate = likelihood.estimate(model, images, run.dataset.train_images)
     print(
         f"====> log p(x) at the best epoch: {log_p_text(estimate)}\n"
         f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
         f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
-        f"Results are in {run.config.results_dir}: {', '.join(files(run.config))}, reconstruction/, latent/"
+        f"Results are in {run.config.results_dir}: {', '.join(files.names(run.config))}, reconstruction/, latent/"
     )
 
 
@@ -229,7 +231,7 @@ def description(run):
         "test_images": len(run.dataset.test_images),
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processes": run.world.size,
+        "processes": processes.size(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,6 +1,8 @@
 """What a shell, a notebook, a cluster or a container hands down to the command. This module imports no torch."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -32,13 +34,19 @@ def find_world():
     return World(rank, size) if rank < size else ALONE
 
 
-def tidy():
-    """Undo what the environment holds for other programs. To be called before matplotlib and torch are imported."""
-    for name in EMPTY_IS_UNSET:
-        if not os.environ.get(name, "").strip():
-            os.environ.pop(name, None)
-    # A notebook's backend, which need not be installed here, could stop the import. The pictures need none.
-    os.environ["MPLBACKEND"] = "agg"
+@contextlib.contextmanager
+def clean_environment():
+    """Hide what the environment holds for other programs while matplotlib and torch are imported and used."""
+    misleading = [name for name in EMPTY_IS_UNSET if not os.environ.get(name, "").strip()]
+    hidden = {name: os.environ.pop(name) for name in (*misleading, "MPLBACKEND") if name in os.environ}
+    is_first_import = "matplotlib" not in sys.modules
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+        if is_first_import and "matplotlib" in sys.modules and "MPLBACKEND" in hidden:
+            with contextlib.suppress(ValueError):  # a notebook's backend, which need not be installed here
+                sys.modules["matplotlib"].rcParams["backend"] = hidden["MPLBACKEND"]
 
 
 def usable_cpus():

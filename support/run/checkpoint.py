@@ -7,7 +7,6 @@ import functools
 import hashlib
 import io
 import math
-import re
 import sys
 import warnings
 import zipfile
@@ -16,28 +15,26 @@ from typing import NamedTuple
 
 import torch
 
-from support import storage
-from support.config import FLAGS, Config, differences, from_plain, to_plain
-from support.errors import UserError, about
+from support.errors import UserError, naming
+from support.run import files, storage
+from support.run.config import FLAGS, Config, differences, from_plain, to_plain
 from variants import build_model
 
 FORMAT = 2
-FILES = (
-    *("checkpoint.pt", "best.pt", "metrics.csv", "config.json", "loss.png", "latent.gif", "manifold.png"),
-    *("samples.png", "explorer.html"),
-)
-FRAMES = re.compile(r"\.?epoch_\d{3,}\.(png|npy)(\.part)?")
-FIGURES = ("train_bce", "train_divergence", "train_total", "test_bce", "test_divergence", "test_total", "seconds")
+NUMBERS = ("train_bce", "train_divergence", "train_total", "test_bce", "test_divergence", "test_total", "seconds")
 COLUMNS = (
     *("epoch", "train_bce", "train_kld", "train_total", "test_bce", "test_kld", "test_total", "seconds"),
     *("train_divergence", "test_divergence"),
 )
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 # The files that decide the arithmetic of a run.
 ARITHMETIC = (
-    *("model.py", "train.py", "support/compiled.py", "support/data.py", "support/devices.py", "support/idx.py"),
-    *("support/images.py", "support/schedules.py", "support/seeds.py", "variants/*.py"),
+    *("model.py", "train.py", "support/seeds.py", "support/run/schedules.py"),
+    *("support/data/datasets.py", "support/data/idx.py", "support/data/images.py"),
+    *("support/machine/arithmetic.py", "support/machine/compiled.py", "support/machine/processes.py"),
+    *("support/machine/steps.py", "variants/*.py"),
 )
+CONTENT_ERRORS = (KeyError, TypeError, ValueError, AttributeError)  # of a nested value that is not what it should be
 WAYS_OUT = "replace it with --overwrite, or name another --results_dir"
 
 
@@ -52,7 +49,7 @@ class Saved(NamedTuple):
     scheduler: dict
 
 
-def find(config):
+def find_saved(config):
     """The run that the command continues, or None to begin one.
 
     Raises:
@@ -63,7 +60,7 @@ def find(config):
         return None
     if (folder / "checkpoint.pt").exists():
         return load(folder / "checkpoint.pt")
-    foreign = [path for path in run_files(folder) if path.suffix != ".part"]
+    foreign = [path for path in files.present(folder) if path.suffix != ".part"]
     if foreign:
         raise UserError(f"{foreign[0]} was not written by a run that can be continued: {WAYS_OUT}")
     return None
@@ -71,7 +68,7 @@ def find(config):
 
 def dataset_in(folder):
     """The dataset of the run in a folder, also of one to be replaced: "unknown" if damaged, None if there is no run."""
-    if all(path.suffix == ".part" for path in run_files(folder)):
+    if all(path.suffix == ".part" for path in files.present(folder)):
         return None
     try:
         return load(folder / "checkpoint.pt").config.dataset
@@ -79,7 +76,7 @@ def dataset_in(folder):
         return "unknown"
 
 
-def adopt(config, saved):
+def fill_open_flags(config, saved):
     """The Config with which a command goes on: where it leaves a choice open, the saved run's own.
 
     --resume leaves open every flag that is not named; --precision auto and --compile auto are open always.
@@ -109,36 +106,34 @@ def check_same_run(config, saved):
     if found:
         own = "leave these flags out" if config.resume else "continue it with --resume, without these flags"
         raise UserError(f"{config.results_dir} holds another run ({'; '.join(found)}): {WAYS_OUT}, or {own}")
-    if saved.fingerprint == fingerprint():
-        return
-    if not config.resume:
+    if saved.fingerprint != fingerprint() and not config.resume:
         raise UserError(
             f"{config.results_dir} holds a run of other code: {WAYS_OUT}, or continue it all the same with --resume"
         )
-    print("WARNING: the code has changed since this run began; the result may differ", file=sys.stderr)
 
 
 def restore(run, saved):
     """Put a new run where the saved one stopped.
 
     Raises:
-        UserError: the run is not the saved one, or the checkpoint does not fit its own settings.
+        UserError: the checkpoint does not fit its own settings, or best.pt is not of this run.
     """
-    check_same_run(run.config, saved)
+    if saved.fingerprint != fingerprint():
+        print("WARNING: the code has changed since this run began; the result may differ", file=sys.stderr)
     path = run.config.results_dir / "checkpoint.pt"
-    with refuse_damage(path):
+    with refuse_damage(path, Exception):  # what a wrong state makes PyTorch raise is no closed list
         run.model.load_state_dict(saved.model)
         run.optimizer.load_state_dict(saved.optimizer)
         run.scheduler.load_state_dict(saved.scheduler)
+    with refuse_damage(path, ValueError):
         for parameter in run.model.parameters():
             check_shapes(parameter, run.optimizer.state[parameter])
     run.history = saved.history
     best = best_of(saved.history)
     if best is not saved.history[-1]:  # of the last epoch, best.pt is written again
         best_path = path.with_name("best.pt")
-        with refuse_damage(best_path):
-            if read(best_path)["row"] != best:
-                raise UserError(f"{best_path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
+        if read(best_path).get("row") != best:
+            raise UserError(f"{best_path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
 
 
 def check_shapes(parameter, state):
@@ -164,7 +159,7 @@ def save(run):
     }
     storage.write(folder / "checkpoint.pt", serialize(state))
     if len(run.history) == 1:  # only now, so that a failed start keeps the run it would have replaced
-        clear(folder)
+        files.clear(folder)
     if best_of(run.history) is run.history[-1]:
         best = {"format": FORMAT, "config": to_plain(run.config), "row": run.history[-1], "model": state["model"]}
         storage.write(folder / "best.pt", serialize(best))
@@ -174,7 +169,7 @@ def save(run):
 def load(path):
     """The run in a checkpoint.pt. Raises UserError if it is damaged or of another version, OSError if unreadable."""
     saved = read(path)
-    with refuse_damage(path):
+    with refuse_damage(path, *CONTENT_ERRORS):
         history = [checked_row(row, epoch) for epoch, row in enumerate(saved["history"], 1)]
         if not history:
             raise ValueError("no epoch is finished")
@@ -190,13 +185,15 @@ def load_model(path):
         OSError: it cannot be read.
     """
     saved = read(path)
-    with refuse_damage(path):
+    with refuse_damage(path, *CONTENT_ERRORS):
         config = from_plain(saved["config"])
-        with torch.device("meta"):  # takes no memory before the shapes are known to agree
-            model = build_model(config)
-        model.load_state_dict(saved["model"], assign=True)
-        if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
-            raise ValueError("weights of another precision")
+        weights = saved["model"]
+    with torch.device("meta"):  # takes no memory before the shapes are known to agree
+        model = build_model(config)
+    with refuse_damage(path, Exception):  # what wrong weights make PyTorch raise is no closed list
+        model.load_state_dict(weights, assign=True)
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise damage(path)
     return model.eval()
 
 
@@ -207,33 +204,45 @@ def read(path):
         UserError: the file is damaged, or of another version of this program.
         OSError: it cannot be read.
     """
-    with about(path):
+    with naming(path):
         content = Path(path).read_bytes()
-    with refuse_damage(path), warnings.catch_warnings(action="ignore"):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if archive.testzip() is not None:
-                raise ValueError("a checksum does not agree")
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if saved.get("format") != FORMAT:
-            raise UserError(f"{path} was written by another version of this program: {WAYS_OUT}")
+    with refuse_damage(path, Exception):  # what a damaged file makes zipfile and torch.load raise is no closed list
+        saved = unpack(content)
+    if not isinstance(saved, dict):
+        raise damage(path)
+    if saved.get("format") != FORMAT:
+        raise UserError(f"{path} was written by another version of this program: {WAYS_OUT}")
     return saved
 
 
+def unpack(content):
+    """What torch.save has written as the bytes `content`, its checksums checked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile("a checksum does not agree")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
 @contextlib.contextmanager
-def refuse_damage(path):
-    """Turn whatever a damaged file makes zipfile, pickle and torch raise, which is no closed list, into a UserError."""
+def refuse_damage(path, *errors):
+    """Turn the errors that a file's content causes into a UserError that calls the file damaged."""
     try:
         yield
-    except (UserError, OSError):
-        raise
-    except Exception as error:
-        raise UserError(f"{path} is damaged, or was not written by this program: {WAYS_OUT}") from error
+    except errors as error:
+        raise damage(path) from error
+
+
+def damage(path):
+    """The error of a file whose content is wrong."""
+    return UserError(f"{path} is damaged, or was not written by this program: {WAYS_OUT}")
 
 
 def checked_row(row, epoch):
     """A row of the history with every figure finite. Raises KeyError, TypeError or ValueError if it is none."""
-    figures = {name: row[name] for name in FIGURES}
-    if row["epoch"] != epoch or len(row) != 1 + len(FIGURES):
+    figures = {name: row[name] for name in NUMBERS}
+    if row["epoch"] != epoch or len(row) != 1 + len(NUMBERS):
         raise ValueError("a row of another epoch or with other columns")
     if not all(type(figure) is float and math.isfinite(figure) for figure in figures.values()):
         raise ValueError("a figure that is not finite")
@@ -251,7 +260,7 @@ def metrics_csv(history, has_kld):
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in history:
-        cells = {name: f"{row[name]:.4f}" for name in FIGURES}
+        cells = {name: f"{row[name]:.4f}" for name in NUMBERS}
         cells |= {f"{part}_kld": cells[f"{part}_divergence"] if has_kld else "" for part in ("train", "test")}
         table.writerow({**cells, "epoch": row["epoch"], "seconds": f"{row['seconds']:.3f}"})
     return text.getvalue().encode()
@@ -265,27 +274,6 @@ def fingerprint():
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_text(encoding="utf-8").encode())  # read as text: line ends do not count
     return digest.hexdigest()
-
-
-def frame(folder, kind, epoch):
-    """The path of an epoch's picture; `kind` is reconstruction or latent."""
-    return folder / kind / f"epoch_{epoch:03d}.png"
-
-
-def run_files(folder):
-    """The files in the directory that have the names of a run's files, half-written ones included."""
-    paths = [folder / name for name in FILES]
-    paths += [storage.partial(path) for path in paths]
-    for kind in ("reconstruction", "latent"):
-        paths += [path for path in (folder / kind).glob("*") if FRAMES.fullmatch(path.name)]
-    return [path for path in paths if path.exists()]
-
-
-def clear(folder):
-    """Remove what a replaced run left behind: its files, except checkpoint.pt."""
-    for path in run_files(folder):
-        if path.name != "checkpoint.pt":
-            path.unlink()
 
 
 def serialize(saved):

@@ -15,7 +15,7 @@ import urllib.request
 
 import filelock
 
-from support import idx
+from support.data import idx
 from support.errors import UserError
 
 PROBE_SECONDS = 5
@@ -146,7 +146,7 @@ def _fetch(dataset, mirror, raw):
     return None
 
 
-def unpublished(name, raw, arrays):
+def files_with_other_contents(name, raw, arrays):
     """The paths of the files whose contents, the arrays of idx.read, are not the published ones, as far as known."""
     others = [crc for checksums in CHECKSUMS.values() for crc in checksums]
     found = []

@@ -6,15 +6,13 @@ faster than the one that inductor makes.
 """
 
 import contextlib
-import dataclasses
 import logging
 import sys
 
 import torch
 from torch.func import functional_call, grad
 
-from support.devices import find_precision, first_line
-from support.errors import UserError
+from support.errors import UserError, first_line
 
 # Compiling takes 12 to 22 s with a cold cache on two cores, and saves 0.5 (AMD, Zen 5, bfloat16) to 1 ms (Intel,
 # float32) of each step of 784-400-2 in batches of 128: it pays after some 20,000 steps.
@@ -22,12 +20,6 @@ STEPS_THAT_PAY = 20_000
 
 # torch.compile warns where there is a CUDA toolkit but no GPU, as on a login node. A run on the CPU needs neither.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
-
-def resolve_auto(config, device, steps):
-    """The Config of a run of so many steps on the device, with --precision auto and --compile auto resolved."""
-    precision = find_precision(config.precision, device)
-    return dataclasses.replace(config, precision=precision, compile=find_compile(config.compile, device, steps))
 
 
 def find_compile(name, device, steps):
@@ -54,29 +46,38 @@ def explain_compiler_errors():
         raise UserError(f"torch.compile does not work here: {reason}; use --compile off") from error
 
 
-def compile_gradient(objective, model):
-    """The compiled gradient of objective(model, *batch), which returns a loss and the losses to report.
+def compile_gradient(objective):
+    """A function of a run, images, eps and n that sets the gradients of the model's parameters and returns the losses.
 
-    Returns: a function of *batch that sets the gradients of the model's parameters and returns the losses. It is
-    compiled by its first call, which raises UserError if that fails.
+    It is compiled by its first call, which raises UserError if that fails.
+
+    Args:
+        objective: from a model, images, eps, a Config and n to a loss and the losses to report.
     """
-    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}  # the same memory
-    is_cuda = next(model.parameters()).is_cuda
+    compiled = None
+
+    def gradient(run, images, eps, n):
+        nonlocal compiled
+        compiled = compiled or compile_for(objective, run)
+        if images.is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()  # the gradients of the last step are no longer needed
+        parameters = {name: parameter.detach() for name, parameter in run.model.named_parameters()}  # the same memory
+        with explain_compiler_errors():
+            gradients, losses = compiled(parameters, images, eps, run.config, n)
+        for name, parameter in run.model.named_parameters():
+            parameter.grad = gradients[name]
+        return losses
+
+    return gradient
+
+
+def compile_for(objective, run):
+    """The compiled gradient of the objective for the model of a run."""
+    model = run.model
 
     def loss(parameters, *batch):
         return objective(lambda *inputs: functional_call(model, parameters, inputs), *batch)
 
     # One shape, and no graph break: that would lose the gain without a word.
-    mode = "reduce-overhead" if is_cuda else "default"
-    compiled = torch.compile(grad(loss, has_aux=True), dynamic=False, fullgraph=True, mode=mode)
-
-    def differentiate(*batch):
-        if is_cuda:
-            torch.compiler.cudagraph_mark_step_begin()  # the gradients of the last step are no longer needed
-        with explain_compiler_errors():
-            gradients, losses = compiled(parameters, *batch)
-        for name, parameter in model.named_parameters():
-            parameter.grad = gradients[name]
-        return losses
-
-    return differentiate
+    mode = "reduce-overhead" if next(model.parameters()).is_cuda else "default"
+    return torch.compile(grad(loss, has_aux=True), dynamic=False, fullgraph=True, mode=mode)

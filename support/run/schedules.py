@@ -18,14 +18,3 @@ def make_scheduler(config, optimizer, steps):
         anneal_strategy="linear",
         cycle_momentum=False,
     )
-
-
-def check_parts(run):
-    """Raise ValueError if a part of a run was replaced, but not the others that work on it: it would not be trained."""
-    trained = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
-    if not trained >= {id(parameter) for parameter in run.model.parameters() if parameter.requires_grad}:
-        raise ValueError(
-            "the optimizer lacks parameters of the model: give the run an optimizer of run.model.parameters()"
-        )
-    if run.scheduler.optimizer is not run.optimizer:
-        raise ValueError("the scheduler is that of another optimizer: give the run a scheduler of run.optimizer")

@@ -1,0 +1,1 @@
+"""How fast it is, side by side: python -m benchmarks.speed. Skip them on a first reading."""

@@ -1,0 +1,1 @@
+"""Where a run computes: device, precision, threads, compiled steps, several processes. Skip it on a first reading."""

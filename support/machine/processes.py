@@ -1,0 +1,89 @@
+"""Processes that train together, as torchrun starts them: how they join, and the step that they share."""
+
+import contextlib
+import datetime
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+
+from support.errors import UserError, first_line
+from support.machine.environment import find_world
+
+NETWORK_WORDS = ("gloo", "nccl", "tcpstore")
+
+
+def rank():
+    """This process's number among those that train together, from 0."""
+    return dist.get_rank() if size() > 1 else 0
+
+
+def size():
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_first():
+    """Whether this is the process that prints and writes."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def joined(device):
+    """Join this process with the others that torchrun started, if it did.
+
+    Raises:
+        UserError: the others cannot be reached.
+    """
+    world = find_world()
+    if world.size == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    address = os.environ["MASTER_ADDR"]
+    port = os.environ["MASTER_PORT"]
+    try:
+        socket.getaddrinfo(address, port)  # an unknown name is noticed at once, not after minutes
+        # torchrun keeps its store over a restart: without a prefix, a process may read the address of one that ended.
+        store = next(dist.rendezvous("env://"))[0]
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        timeout = datetime.timedelta(minutes=10)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+    except (OSError, RuntimeError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(
+            f"process {world.rank} cannot join the others at MASTER_ADDR {address}, MASTER_PORT {port}: {cause}; "
+            "check these, and the interface in GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME"
+        ) from error
+    yield
+    dist.destroy_process_group()  # not after an error: it could wait for the others forever
+
+
+def broadcast(value):
+    """The first process's value, on every process."""
+    box = [value]
+    if size() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+def all_reduce(tensors):
+    """Sum each tensor over all processes, in place, with one message for all of them."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+@contextlib.contextmanager
+def explain_lost_process():
+    """Turn what PyTorch raises when another process is missing into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, getattr(dist, "DistError", ())) or any(w in str(error).lower() for w in NETWORK_WORDS):
+            raise UserError(f"process {rank()} stops: another process has ended or cannot be reached") from error
+        raise

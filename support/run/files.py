@@ -1,0 +1,42 @@
+"""The names of the files that a run writes, and finding and removing them."""
+
+import re
+
+from support.run import storage
+
+FILES = (
+    *("checkpoint.pt", "best.pt", "metrics.csv", "config.json", "loss.png", "latent.gif", "manifold.png"),
+    *("samples.png", "explorer.html"),
+)
+FRAMES = re.compile(r"\.?epoch_\d{3,}\.(png|npy)(\.part)?")
+
+
+def names(config):
+    """The names of the files that a run writes beside its frames."""
+    return [name for name in FILES if name != "explorer.html" or config.latent_dim == 2]
+
+
+def frame(folder, kind, epoch):
+    """The path of an epoch's picture; `kind` is reconstruction or latent."""
+    return folder / kind / f"epoch_{epoch:03d}.png"
+
+
+def means(folder, epoch):
+    """The path of an epoch's latent means, which the explorer shows."""
+    return frame(folder, "latent", epoch).with_suffix(".npy")
+
+
+def present(folder):
+    """The files in the directory that have the names of a run's files, half-written ones included."""
+    paths = [folder / name for name in FILES]
+    paths += [storage.partial(path) for path in paths]
+    for kind in ("reconstruction", "latent"):
+        paths += [path for path in (folder / kind).glob("*") if FRAMES.fullmatch(path.name)]
+    return [path for path in paths if path.exists()]
+
+
+def clear(folder):
+    """Remove what a replaced run left behind: its files, except checkpoint.pt."""
+    for path in present(folder):
+        if path.name != "checkpoint.pt":
+            path.unlink()

@@ -1,0 +1,59 @@
+"""A run from its start to its end: one context, in the order in which things happen."""
+
+import contextlib
+import dataclasses
+
+import variants
+from support.data import datasets
+from support.errors import naming
+from support.machine import arithmetic, devices, processes
+from support.run import checkpoint, storage
+
+
+@contextlib.contextmanager
+def open_run(config, begin):
+    """Yield the run of a Config, alone in its directory: a new one, or the one that its checkpoint continues.
+
+    Another run there is refused before data are downloaded and before a network is built.
+
+    Args:
+        begin: `train.begin`, from a Config and a dataset to a new Run.
+
+    Raises:
+        UserError: the device, the other processes, the directory, the data or the memory stand in the way.
+    """
+    device = devices.find_device(config.device)
+    with (
+        arithmetic.fast_arithmetic(),
+        devices.explain_missing_memory(),
+        processes.explain_lost_process(),
+        processes.joined(device),
+        storage.lock(config.results_dir) if processes.is_first() else contextlib.nullcontext(),
+    ):
+        saved = processes.broadcast(checkpoint.find_saved(config) if processes.is_first() else None)
+        config = checkpoint.fill_open_flags(config, saved)
+        if saved and "dataset" in config.named:
+            checkpoint.check_same_run(config, saved)
+        elif saved:  # MNIST, if it was not named, may yet give way to digits
+            checkpoint.check_same_run(dataclasses.replace(config, dataset=saved.config.dataset), saved)
+        dataset = load_dataset(config)
+        config = dataclasses.replace(config, dataset=dataset.name)
+        if saved:
+            checkpoint.check_same_run(config, saved)
+        variants.check_batches(config, len(dataset.train_images), processes.size())
+        run = begin(config, dataset.to(device))
+        if device.type == "cpu":
+            devices.leave_gpu_alone(run.optimizer)
+        if saved:
+            checkpoint.restore(run, saved)
+        yield run
+
+
+def load_dataset(config):
+    """The dataset of a Config, the same on every process. The first one downloads it; the others find it then."""
+    dataset = None
+    with naming(config.data_dir):
+        if processes.is_first():
+            dataset = datasets.choose(config, checkpoint.dataset_in(config.results_dir))
+        name = processes.broadcast(dataset and dataset.name)
+        return dataset or datasets.load(name, config.data_dir, download=False)
