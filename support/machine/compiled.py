@@ -1,83 +1,149 @@
-"""The compiled step: the gradient of the objective, as one program that torch.compile makes of it.
+"""The compiled step: gradient and Adam as one program, which inductor makes, the code generator of torch.compile.
 
-The objective is the one that an eager step differentiates with .backward(). Compiled, its element-wise operations are
-fused, and PyTorch dispatches one call in place of a hundred. Adam stays outside: the fused kernel of torch.optim is
-faster than the one that inductor makes.
+The step is traced without torch.compile's front end, whose checks before each call take a tenth of a step. The program
+changes the weights and Adam's moments in place, and stores no gradient.
 """
 
 import contextlib
+import dataclasses
 import logging
+import math
+import os
 import sys
 
 import torch
 from torch.func import functional_call, grad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from support.errors import UserError, first_line
 
-# Compiling takes 12 to 22 s with a cold cache on two cores, and saves 0.5 (AMD, Zen 5, bfloat16) to 1 ms (Intel,
-# float32) of each step of 784-400-2 in batches of 128: it pays after some 20,000 steps.
-STEPS_THAT_PAY = 20_000
-
-# torch.compile warns where there is a CUDA toolkit but no GPU, as on a login node. A run on the CPU needs neither.
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+STEPS_THAT_PAY = 10_000  # docs/speed.md tells how this was measured
 
 
 def find_compile(name, device, steps):
-    """--compile with auto resolved: "on" for a run of so many steps that it pays, if torch.compile works here."""
+    """--compile with auto resolved: "on" for a run of so many steps that it pays, unless the environment forbids it."""
     if name != "auto":
         return name
-    if steps < STEPS_THAT_PAY or device.type == "mps":
-        return "off"
-    try:
-        torch.compile(torch.neg)(torch.ones(8, device=device))
-    except Exception as error:  # what a missing or broken compiler raises is no closed list
-        print(f"Going on without torch.compile, which does not work here: {first_line(error)}", file=sys.stderr)
-        return "off"
-    return "on"
+    forbidden = {os.environ.get("TORCH_COMPILE_DISABLE"), os.environ.get("TORCHDYNAMO_DISABLE")} - {None, "", "0"}
+    return "on" if steps >= STEPS_THAT_PAY and device.type != "mps" and not forbidden else "off"
+
+
+def compiled_step(objective, eager):
+    """A step like `eager`, compiled for whole batches: a program has one shape, and an epoch's last batch is smaller.
+
+    The first step of a run is eager as well, because it makes Adam's state. Where compiling fails, so are all the
+    others, after a line; if the user has named --compile on, a UserError is raised instead.
+
+    Args:
+        objective: from a model, images, eps and a Config to a loss and the losses to report.
+    """
+    program = None
+
+    def step(run, images, eps):
+        nonlocal program
+        if len(images) != run.config.batch_size or not run.optimizer.state or run.config.compile == "off":
+            return eager(run, images, eps)
+        if program is None:
+            try:
+                program = build(objective, run, images, eps)
+            except Exception as error:  # what a missing or broken compiler raises is no closed list
+                give_up(run, error)
+                return eager(run, images, eps)
+        return program(run, images, eps)
+
+    return step
+
+
+def give_up(run, error):
+    """Make a run eager whose step cannot be compiled, after a line. Raises UserError if --compile on was named."""
+    reason = first_line(getattr(error, "inner_exception", error))
+    if "compile" in run.config.named:
+        raise UserError(f"torch.compile does not work here: {reason}; use --compile off") from error
+    print(f"Going on without torch.compile, which does not work here: {reason}", file=sys.stderr)
+    run.config = dataclasses.replace(run.config, compile="off")
+
+
+def build(objective, run, images, eps):
+    """The compiled step of a run, a function like `train.step`, for batches of the shape of these images and eps."""
+    adam = run.optimizer
+    group = adam.param_groups[0]
+    weights = {name: p.detach() for name, p in run.model.named_parameters() if p.requires_grad}  # the same memory
+    others = {name: p.detach() for name, p in run.model.named_parameters() if not p.requires_grad}
+    others |= dict(run.model.named_buffers())
+    states = [adam.state[run.model.get_parameter(name)] for name in weights]
+    steps, first, second = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
+    tensors = [*weights.values(), *first, *second, *others.values()]
+    n = len(weights)
+
+    def loss(weights, others, images, eps):
+        return objective(lambda *x: functional_call(run.model, weights | others, x), images, eps, run.config)
+
+    def train_step(rate, scale, images, eps, *tensors):
+        theta, m, v = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
+        fixed = dict(zip(others, tensors[3 * n :], strict=True))
+        gradients, losses = grad(loss, has_aux=True)(dict(zip(weights, theta, strict=True)), fixed, images, eps)
+        for parameters in zip(theta, m, v, gradients.values(), strict=True):
+            update(*parameters, (rate, scale), group)
+        return (losses,)
+
+    def program(run, images, eps):
+        torch._foreach_add_(steps, 1)
+        beta1, beta2 = group["betas"]
+        t = int(steps[0])
+        rate = torch.tensor(group["lr"] / (1 - beta1**t), device=images.device)
+        scale = torch.tensor(1 / math.sqrt(1 - beta2**t), device=images.device)
+        with torch.no_grad():
+            (losses,) = compiled(rate, scale, images, eps, *tensors)
+        run.scheduler.step()
+        return losses
+
+    example = [torch.ones((), device=images.device), torch.ones((), device=images.device), images, eps, *tensors]
+    compiled = compile_program(train_step, example)
+    adam.zero_grad()  # the first step's gradients are not needed any more
+    return program
+
+
+def update(theta, m, v, g, corrections, group):
+    """A step of Adam on a parameter, its moments m and v, and its gradient g, all of one shape, in place.
+
+    Algorithm 1 of Kingma & Ba (2015): m_t = beta1 m + (1 - beta1) g and v_t = beta2 v + (1 - beta2) g^2. theta moves by
+    -alpha m_hat / (sqrt(v_hat) + epsilon), where m_hat = m_t / (1 - beta1^t) and v_hat = v_t / (1 - beta2^t).
+
+    Args:
+        corrections: alpha / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
+        group: the optimizer's param_groups[0], with betas and eps.
+    """
+    beta1, beta2 = group["betas"]
+    rate, scale = corrections
+    m.lerp_(g, 1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    theta.sub_(rate * m / (v.sqrt() * scale + group["eps"]))
+
+
+def compile_program(function, example):
+    """The function compiled for tensors like those of the list `example`, which it may change in place."""
+    settings = {
+        "compile_threads": torch.get_num_threads(),
+        "cpp.vec_isa_ok": True,  # the test programs for the CPU's instructions take as long as half of the kernels
+        "triton.cudagraphs": example[0].is_cuda,
+    }
+    with torch.no_grad(), quiet_inductor():
+        traced = make_fx(function, tracing_mode="fake")(*example)
+        return torch._inductor.compile(traced, example, options=settings)
 
 
 @contextlib.contextmanager
-def explain_compiler_errors():
-    """Turn what torch.compile raises where it does not work into a UserError."""
+def quiet_inductor():
+    """Let inductor start no processes, which would import PyTorch while training goes on, and say nothing of CUDA."""
+    log = logging.getLogger("torch.utils.cpp_extension")  # it warns of a CUDA toolkit without a GPU, as on a login node
+    level = log.level
+    pool = os.environ.get("TORCH_WARM_POOL")
+    log.setLevel(logging.ERROR)
+    os.environ["TORCH_WARM_POOL"] = "0"
     try:
         yield
-    except torch._dynamo.exc.BackendCompilerFailed as error:
-        reason = first_line(error.inner_exception)
-        raise UserError(f"torch.compile does not work here: {reason}; use --compile off") from error
-
-
-def compile_gradient(objective):
-    """A function of a run, images, eps and n that sets the gradients of the model's parameters and returns the losses.
-
-    It is compiled by its first call, which raises UserError if that fails.
-
-    Args:
-        objective: from a model, images, eps, a Config and n to a loss and the losses to report.
-    """
-    compiled = None
-
-    def gradient(run, images, eps, n):
-        nonlocal compiled
-        compiled = compiled or compile_for(objective, run)
-        if images.is_cuda:
-            torch.compiler.cudagraph_mark_step_begin()  # the gradients of the last step are no longer needed
-        parameters = {name: parameter.detach() for name, parameter in run.model.named_parameters()}  # the same memory
-        with explain_compiler_errors():
-            gradients, losses = compiled(parameters, images, eps, run.config, n)
-        for name, parameter in run.model.named_parameters():
-            parameter.grad = gradients[name]
-        return losses
-
-    return gradient
-
-
-def compile_for(objective, run):
-    """The compiled gradient of the objective for the model of a run."""
-    model = run.model
-
-    def loss(parameters, *batch):
-        return objective(lambda *inputs: functional_call(model, parameters, inputs), *batch)
-
-    # One shape, and no graph break: that would lose the gain without a word.
-    mode = "reduce-overhead" if next(model.parameters()).is_cuda else "default"
-    return torch.compile(grad(loss, has_aux=True), dynamic=False, fullgraph=True, mode=mode)
+    finally:
+        log.setLevel(level)
+        del os.environ["TORCH_WARM_POOL"]
+        if pool is not None:
+            os.environ["TORCH_WARM_POOL"] = pool

@@ -7,6 +7,7 @@ import socket
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from support.errors import UserError, first_line
 from support.machine.environment import find_world
@@ -70,12 +71,33 @@ def broadcast(value):
     return box[0]
 
 
-def all_reduce(tensors):
-    """Sum each tensor over all processes, in place, with one message for all of them."""
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(flat)
-    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(total.view_as(tensor))
+def shared_step(objective):
+    """The step of processes that train together: each one takes the gradient on its share of every batch.
+
+    DistributedDataParallel adds the gradients up while the backward pass goes on, in buffers that last.
+
+    Args:
+        objective: from a model, images, eps and a Config to a loss and the losses to report.
+    """
+    model = None
+
+    def step(run, images, eps):
+        nonlocal model
+        if model is None:
+            model = DistributedDataParallel(run.model, gradient_as_bucket_view=True)
+            model = torch.compile(model) if run.config.compile == "on" else model
+        n = len(images)
+        images, eps = (part.tensor_split(size())[rank()] for part in (images, eps))
+        loss, losses = objective(model, images, eps, run.config)
+        run.optimizer.zero_grad()
+        # The gradients are averaged over the processes, and each loss is a mean over a share.
+        (loss * (len(images) * size() / n)).backward()
+        dist.all_reduce(losses)
+        run.optimizer.step()
+        run.scheduler.step()
+        return losses
+
+    return step
 
 
 @contextlib.contextmanager

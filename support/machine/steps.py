@@ -16,66 +16,32 @@ def resolve_auto(config, device, steps):
     return dataclasses.replace(config, precision=precision, compile=compile)
 
 
-def choose_step(config, eager):
-    """The step of a run with this Config: `eager`, unless another precision, a compiler or other processes are used."""
-    step = eager
-    if config.precision != "float32" or processes.size() > 1:
-        step = step_along(eager_gradient)
-    if config.compile == "on":
-        step = by_size(config.batch_size, step_along(compiled.compile_gradient(share_of_loss)), step)
-    return step
+def choose_step(config, plain):
+    """The step of a run with this Config: `plain`, unless other processes, bfloat16 or a compiler have a part in it."""
+    if processes.size() > 1:
+        return processes.shared_step(objective)
+    step = plain if config.precision == "float32" else eager_step
+    return compiled.compiled_step(objective, step) if config.compile == "on" else step
 
 
-def step_along(gradient):
-    """A step of Adam in which each process takes the gradient on its share of the batch, and the shares are added up.
-
-    Args:
-        gradient: a function of a run, images, eps and the images in the whole batch; it sets the gradients of the
-            parameters and returns the sums of the losses.
-    """
-
-    def step(run, images, eps):
-        mine, my_eps = (part.tensor_split(processes.size())[processes.rank()] for part in (images, eps))
-        losses = gradient(run, mine, my_eps, len(images))
-        if processes.size() > 1:
-            processes.all_reduce([losses, *(parameter.grad for parameter in run.model.parameters())])
-        run.optimizer.step()
-        run.scheduler.step()
-        return losses
-
-    return step
-
-
-def by_size(n, whole, smaller):
-    """The step `whole` for batches of n images, and `smaller` for an epoch's last: a compiled graph has one shape."""
-
-    def step(run, images, eps):
-        return (whole if len(images) == n else smaller)(run, images, eps)
-
-    return step
-
-
-def eager_gradient(run, images, eps, n):
-    """The gradient on a share of a batch of n images: see `step_along`."""
+def eager_step(run, images, eps):
+    """`train.step`, also in bfloat16."""
+    loss, losses = objective(run.model, images, eps, run.config)
     run.optimizer.zero_grad()
-    loss, losses = share_of_loss(run.model, images, eps, run.config, n)
     loss.backward()
     torch.clear_autocast_cache()  # it would keep these weights for as long as an autocast of the caller's lasts
+    run.optimizer.step()
+    run.scheduler.step()
     return losses
 
 
-def share_of_loss(model, images, eps, config, n):
-    """The part of a batch's mean loss that falls to these images, and their sums of BCE and divergence, (2,), in nats.
-
-    Args:
-        images: (M, 784) uint8.
-        n: images in the whole batch.
-    """
+def objective(model, images, eps, config):
+    """The mean of BCE + weight * divergence over images (N, 784) uint8, and the sums of both, (2,), in nats."""
     x = pixels(images)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         bce, divergence, *_ = model(x, eps)
     losses = torch.stack([bce.sum(), divergence.sum()])
-    return (losses[0] + config.divergence_weight * losses[1]) / n, losses.detach()
+    return (losses[0] + config.divergence_weight * losses[1]) / len(images), losses.detach()
 
 
 def check_parts(run):
