@@ -2,7 +2,8 @@
 
 784-400-2 on MNIST in batches of 128. Each contender runs in its own process. They take turns, one epoch each, round
 after round, so that a machine whose speed drifts treats them alike. Nothing that is written stays. The whole benchmark
-takes about ten minutes on two cores.
+takes about ten minutes on two cores. With --against DIR, it runs the documented command of this checkout and of another
+one in turn instead.
 """
 
 import argparse
@@ -39,6 +40,7 @@ SIZE_ROUNDS = 3
 EPOCHS = 100  # of the run whose parts beside training are timed
 ROOT = Path(__file__).parent.parent
 COMMAND = ("main.py", "--epochs", "100", "--log_interval", "30", "--device", "cpu")
+CHECKOUTS = ("the other checkout", "this checkout")
 PEAK_UNIT = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss: bytes on macOS, kilobytes elsewhere
 
 
@@ -46,20 +48,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
     parser.add_argument("--rounds", type=whole_number, default=7, help="timed epochs per contender (default: 7)")
+    parser.add_argument(
+        "--against", type=directory, help="another checkout, whose whole command runs in turn with this one"
+    )
     flags = parser.parse_args()
+    if flags.against:
+        compare_commands(flags)
+        return
     config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE, compile="off")
     try:
         dataset = datasets.load("mnist", flags.data_dir)
     except (UserError, OSError) as error:
         sys.exit(f"speed.py: error: {error}")
 
-    seconds, memory = race(find_contenders(config), flags.rounds)
-    print_contenders(seconds, memory)
+    print_contenders(*race(find_contenders(config), flags.rounds))
     with tempfile.TemporaryDirectory() as folder:
         print_compiling(time_compiling(config, folder))
         with fast_arithmetic():
             print_parts(time_parts(dataclasses.replace(config, results_dir=Path(folder)), dataset, flags.rounds))
-        print_command(*time_command(flags.data_dir, folder))
+        print_commands([("warm", *time_command(ROOT, flags.data_dir, folder))])
 
     sizes = {f"{name} of the data": functools.partial(project, config, share) for name, share in FRACTIONS.items()}
     for n in BATCH_SIZES:
@@ -161,7 +168,8 @@ def race(contenders, rounds):
     Args:
         contenders: from `find_contenders`.
 
-    Returns: by name, the seconds of each epoch, and the peak memory of the contender's process in GB.
+    Returns: by name, the seconds of each epoch, the peak memory of the contender's process in GB, and the page faults
+        of its last epoch.
     """
     context = multiprocessing.get_context("spawn")
     pipes = {}
@@ -176,14 +184,15 @@ def race(contenders, rounds):
             pipes[name] = pipe
     seconds = {name: [] for name in pipes}
     memory = {}
+    faults = {}
     for _ in range(1 + rounds):
         for name, pipe in pipes.items():
             pipe.send(True)
-            elapsed, memory[name] = pipe.recv()
+            elapsed, memory[name], faults[name] = pipe.recv()
             seconds[name].append(elapsed)
     for pipe in pipes.values():
         pipe.send(False)
-    return seconds, memory
+    return seconds, memory, faults
 
 
 def serve(pipe, make_epoch):
@@ -196,24 +205,44 @@ def serve(pipe, make_epoch):
             return
         pipe.send(None)
         while pipe.recv():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             start = time.perf_counter()
             epoch()
             elapsed = time.perf_counter() - start
-            pipe.send((elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNIT))
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            pipe.send((elapsed, usage.ru_maxrss / PEAK_UNIT, usage.ru_minflt - before))
 
 
 def time_compiling(config, folder):
     """The seconds of the first four steps, by the state of the compiler's cache, which is put into a folder."""
     run = functools.partial(project, dataclasses.replace(config, compile="on"), 4 * config.batch_size / 60_000)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder) / "compiled")  # also the command's, which finds it warm
+    os.environ["TMPDIR"] = folder  # where inductor keeps kernels and headers; the command finds them there
     return {state: race({state: run}, 0)[0][state][0] for state in ("cold", "warm")}
 
 
-def time_command(data_dir, folder):
-    """The seconds of the whole documented command, and the peak memory of its process in GB."""
-    flags = ["--data_dir", str(data_dir), "--results_dir", str(Path(folder) / "command")]
+def compare_commands(flags):
+    """Run the documented command of this checkout and of another in turn, with a cold cache and then a warm one."""
+    rows = []
+    for _ in range(flags.rounds):
+        for checkout in (flags.against, ROOT):
+            with tempfile.TemporaryDirectory() as folder:
+                os.environ["TMPDIR"] = folder
+                for state in ("cold", "warm"):
+                    name = f"{CHECKOUTS[checkout is ROOT]}, {state} cache"
+                    rows.append((name, *time_command(checkout, flags.data_dir, folder)))
+    print_commands(rows)
+    for state in ("cold", "warm"):
+        for value, what in ((1, "seconds"), (2, "peak memory")):
+            other, this = ([row[value] for row in rows if row[0] == f"{who}, {state} cache"] for who in CHECKOUTS)
+            ratios = [mine / theirs for mine, theirs in zip(this, other, strict=True)]
+            print(f"{state} cache, {what}: this checkout takes {statistics.median(ratios):.2f} of the other")
+
+
+def time_command(checkout, data_dir, folder):
+    """The seconds of a checkout's whole documented command, and the peak memory of its process in GB."""
+    flags = ["--data_dir", str(data_dir), "--results_dir", str(Path(folder) / "command"), "--overwrite"]
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *COMMAND, *flags], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *COMMAND, *flags], cwd=checkout, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)  # the memory of this process, not of all that ran before
     if status:
         sys.exit(f"speed.py: error: {' '.join(COMMAND)} failed")
@@ -239,8 +268,10 @@ def time_parts(config, dataset, rounds):
     seconds = {}
     with contextlib.redirect_stdout(None):
         for epoch in range(1, EPOCHS + 1):
-            # Each epoch is the best so far: then best.pt is written every time.
-            row = {**first.row, "epoch": epoch, "test_total": first.row["test_total"] - epoch}
+            # The losses fall as they do in a run, and each epoch is the best so far: best.pt is written every time.
+            row = {**first.row, "epoch": epoch}
+            for part in ("train", "test"):
+                row[f"{part}_total"] = first.row[f"{part}_total"] - 20 * (1 - 1 / epoch)
             time_epoch(seconds, run, row)
         for _ in range(rounds):
             time_start_and_end(seconds, run)
@@ -274,15 +305,19 @@ def time_start_and_end(seconds, run):
         report.finish(run)
 
 
-def print_contenders(seconds, memory):
+def print_contenders(seconds, memory, faults):
     """Print the table of contenders; a speed-up is the median, over the rounds, of the ratio to the first of them."""
     base = next(iter(seconds))
-    print(f"\n| an epoch of 60,000 images | median s | range | speed-up over the {base} | first epoch s | peak GB |")
-    print("|---|---|---|---|---|---|")
+    print(
+        f"\n| an epoch of 60,000 images | median s | range | speed-up over the {base} | first epoch s | peak GB | page "
+        "faults per step |\n|---|---|---|---|---|---|---|"
+    )
+    steps = -(-60_000 // BATCH_SIZE)
     for name, values in seconds.items():
         ratios = [slow / fast for slow, fast in zip(seconds[base][1:], values[1:], strict=True)]
         print(
-            f"| {name} | {summary(values)} | {statistics.median(ratios):.2f} | {values[0]:.2f} | {memory[name]:.2f} |"
+            f"| {name} | {summary(values)} | {statistics.median(ratios):.2f} | {values[0]:.2f} | {memory[name]:.2f} | "
+            f"{faults[name] / steps:.1f} |"
         )
 
 
@@ -293,11 +328,11 @@ def print_compiling(seconds):
         print(f"| with a {state} cache | {value:.1f} |")
 
 
-def print_command(seconds, memory):
-    """Print how long the whole command takes."""
-    print(
-        f"\n| the whole command | s | peak GB |\n|---|---|---|\n| {' '.join(COMMAND)} | {seconds:.0f} | {memory:.2f} |"
-    )
+def print_commands(rows):
+    """Print how long the whole command takes: rows of a name, seconds and GB."""
+    print(f"\n| {' '.join(COMMAND)} | s | peak GB |\n|---|---|---|")
+    for name, seconds, memory in rows:
+        print(f"| {name} | {seconds:.1f} | {memory:.2f} |")
 
 
 def print_parts(seconds):

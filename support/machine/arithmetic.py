@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from support.machine.environment import usable_cpus
+from support.machine.environment import read_text, usable_cpus
 
 
 def find_precision(name, device):
@@ -29,8 +29,12 @@ def cpu_is_faster_in_bfloat16():
 
 
 def cpu_capabilities():
-    """What the CPU can do, by name; nothing is known to PyTorch before 2.15."""
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    """What the CPU can do, by PyTorch's names. PyTorch before 2.14 does not tell, but Linux does."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    words = set((read_text("/proc/cpuinfo") or "").split())
+    flags = {"avx512_f": "avx512f", "avx512_bf16": "avx512_bf16", "amx_tile": "amx_tile", "amx_bf16": "amx_bf16"}
+    return {name: flag in words for name, flag in flags.items()} | {"cpu_name": "Intel" * ("GenuineIntel" in words)}
 
 
 def is_intel(capabilities):

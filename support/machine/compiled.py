@@ -129,7 +129,8 @@ def compile_program(function, example):
     }
     with torch.no_grad(), quiet_inductor():
         traced = make_fx(function, tracing_mode="fake")(*example)
-        return torch._inductor.compile(traced, example, options=settings)
+        options = {"dynamic_shapes": "from_example_inputs", "options": {"config_patches": settings}}
+        return torch._inductor.standalone_compile(traced, example, **options)
 
 
 @contextlib.contextmanager
