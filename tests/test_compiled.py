@@ -236,11 +236,44 @@ def test_input_dropout_is_off_in_evaluation(small_mnist):
     )
 
 
-def test_denormals_are_flushed_during_a_run_only():
-    denormal = torch.full((64,), 1e-40)
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_denormals_are_flushed_in_every_thread_during_a_run_only(two_threads):
+    denormals = torch.full((1_000_000,), 1e-40)  # enough for both threads, which start here
+    for _ in range(2):
+        assert (denormals * 1 > 0).all()
+        with arithmetic.fast_arithmetic():
+            assert (denormals * 1 == 0).all()
+
+
+@pytest.mark.parametrize("precision", ["medium", "high", "highest"])
+def test_precision_of_products_is_the_callers_again(precision):
+    def state():
+        backends = (torch.backends, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None))
+        return [torch.get_float32_matmul_precision(), *(getattr(b, "fp32_precision", None) for b in backends)]
+
+    torch.set_float32_matmul_precision(precision)
+    before = state()
     with arithmetic.fast_arithmetic():
-        assert (denormal * 1).sum() == 0
-    assert (denormal * 1).sum() > 0
+        pass
+    assert state() == before
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_autocast_of_the_caller_changes_no_bit(small_mnist):
+    """It would keep the first step's bfloat16 weights for as long as it lasts."""
+    config = Config(hidden_dims=(16,), batch_size=64, precision="bfloat16")
+    dataset = datasets.load("mnist", small_mnist)
+    expected = trained(dataset, config)
+    with torch.autocast("cpu", enabled=False):
+        inside = trained(dataset, config)
+    assert all(map(torch.equal, expected, inside))
 
 
 CPUS = {

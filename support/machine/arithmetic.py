@@ -1,6 +1,7 @@
 """How a run computes: its precision, its threads, and the fast modes of the CPU. Nothing of it outlasts the run."""
 
 import contextlib
+import ctypes
 import os
 
 import torch
@@ -87,11 +88,18 @@ def flushed_denormals():
     """
     denormal = torch.full((), 1e-40, dtype=torch.float32, device="cpu")
     before = (denormal * 1).item() == 0
-    torch.set_flush_denormal(True)
+    set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(before)
+        set_flush_denormal(before)
+
+
+def set_flush_denormal(mode):
+    """torch.set_flush_denormal for all threads: those of OpenMP have the mode that this one had when they started."""
+    torch.set_flush_denormal(mode)
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another OpenMP, or Windows
+        ctypes.CDLL(None).omp_pause_resource_all(1)  # ends its threads; the next operation starts new ones
 
 
 @contextlib.contextmanager
