@@ -494,11 +494,11 @@ def test_threads_are_as_many_as_the_quota_allows(monkeypatch):
     monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     for quota, expected in ((2.0, 2), (1.5, 1), (0.2, 1), (None, 64), (100.0, 64)):
         monkeypatch.setattr(environment, "cpu_quota", lambda groups, read, quota=quota: quota)
-        with arithmetic.threads():
+        with arithmetic.fast_arithmetic():
             assert threads.pop() == expected
         assert threads.pop() == 64, "what the caller had"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    with arithmetic.threads():
+    with arithmetic.fast_arithmetic():
         assert threads == []
 
 

@@ -1,4 +1,4 @@
-"""How a run computes: its precision, its threads, and the fast modes of the CPU. Nothing of it outlasts the run."""
+"""How a run computes: its precision, its threads, and the fast modes of the CPU."""
 
 import contextlib
 import ctypes
@@ -9,90 +9,29 @@ import torch
 from support.machine.environment import read_text, usable_cpus
 
 
-def find_precision(name, device):
-    """--precision with auto resolved: bfloat16 where the hardware is known to be faster in it, else float32."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    is_faster = device.type == "cpu" and cpu_is_faster_in_bfloat16()
-    return "bfloat16" if is_faster else "float32"
-
-
-def cpu_is_faster_in_bfloat16():
-    """Whether the products of a training step are faster in bfloat16 here.
-
-    They take about a quarter of the time on AMD (Zen 4 and 5). An Intel Xeon that has bfloat16 only in AVX-512,
-    without AMX, takes twice as long as in float32 (2.7 against 1.4 ms).
-    """
-    capabilities = cpu_capabilities()
-    return bool(capabilities.get("amx_bf16") or (capabilities.get("avx512_bf16") and not is_intel(capabilities)))
-
-
-def cpu_capabilities():
-    """What the CPU can do, by PyTorch's names. PyTorch before 2.14 does not tell, but Linux does."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        return torch.cpu.get_capabilities()
-    words = set((read_text("/proc/cpuinfo") or "").split())
-    flags = {"avx512_f": "avx512f", "avx512_bf16": "avx512_bf16", "amx_tile": "amx_tile", "amx_bf16": "amx_bf16"}
-    return {name: flag in words for name, flag in flags.items()} | {"cpu_name": "Intel" * ("GenuineIntel" in words)}
-
-
-def is_intel(capabilities):
-    """Whether a CPU of these capabilities is Intel's."""
-    return "intel" in str(capabilities.get("cpu_name", "")).lower()
-
-
-def float32_is_faster_by_onednn():
-    """Whether oneDNN's float32 products, which "medium" precision permits, are faster here and still float32.
-
-    On AMD, MKL multiplies without AVX-512 (128 x 784 x 400 in 400 us, relative error 4e-7) and oneDNN with it (190 us,
-    8e-7). On an Intel Xeon, MKL is the faster one. With AMX, "medium" would mean bfloat16.
-    """
-    capabilities = cpu_capabilities()
-    return bool(capabilities.get("avx512_f")) and not (capabilities.get("amx_tile") or is_intel(capabilities))
-
-
 @contextlib.contextmanager
 def fast_arithmetic():
     """Compute in the fast modes of the CPU and in float32, whatever the caller has set. At the end all is as before."""
-    with contextlib.ExitStack() as stack:
-        for settings in (threads, flushed_denormals, float32_products, default_dtype_and_device):
-            stack.enter_context(settings())
-        stack.enter_context(torch.autocast("cpu", enabled=False))
-        stack.enter_context(torch.enable_grad())
+    n_threads, dtype, device = torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device()
+    flushes = (torch.full((), 1e-40, dtype=torch.float32, device="cpu") * 1).item() == 0
+    with float32_products(), torch.autocast("cpu", enabled=False), torch.enable_grad():
+        if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
+            torch.set_num_threads(min(n_threads, usable_cpus()))
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        # Adam's first moments of pixels that are nearly always blank decay to numbers below 1e-38 and stay there. On an
+        # Intel Xeon they make Adam's step of 784-400-2 take 1.4 ms, not 0.4.
+        set_flush_denormal(True)
         # glibc gives a freed block back to the system, and a step pays for its pages again, unless a block of this size
         # has been freed before: then it keeps them.
         torch.empty(2**25 - 2**16, dtype=torch.uint8)
-        yield
-
-
-@contextlib.contextmanager
-def threads():
-    """Compute on no more threads than this process may keep busy; a number that the user has set stays."""
-    before = torch.get_num_threads()
-    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
-        torch.set_num_threads(min(before, usable_cpus()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def flushed_denormals():
-    """Let the CPU take numbers below 1e-38 as 0.
-
-    Adam's first moments of pixels that are nearly always blank decay to such numbers and stay there. On an Intel Xeon
-    they make Adam's step of 784-400-2 take 1.4 ms, not 0.4.
-    """
-    denormal = torch.full((), 1e-40, dtype=torch.float32, device="cpu")
-    before = (denormal * 1).item() == 0
-    set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        set_flush_denormal(before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
+            torch.set_default_dtype(dtype)
+            torch.set_default_device(None if device.type == "cpu" else device)
+            set_flush_denormal(flushes)
 
 
 def set_flush_denormal(mode):
@@ -119,15 +58,44 @@ def float32_products():
             matmul.fp32_precision = "none" if precision == above.fp32_precision else precision
 
 
-@contextlib.contextmanager
-def default_dtype_and_device():
-    """Make new tensors float32 and on the CPU, which are PyTorch's own defaults."""
-    dtype = torch.get_default_dtype()
-    device = torch.get_default_device()
-    torch.set_default_dtype(torch.float32)
-    torch.set_default_device(None)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_default_device(None if device.type == "cpu" else device)
+def find_precision(name, device):
+    """--precision with auto resolved: bfloat16 where the hardware is known to be faster in it, else float32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if device.type == "cpu" and cpu_is_faster_in_bfloat16() else "float32"
+
+
+def cpu_is_faster_in_bfloat16():
+    """Whether the products of a training step are faster in bfloat16 here.
+
+    They take about a quarter of the time on AMD (Zen 4 and 5). An Intel Xeon that has bfloat16 only in AVX-512,
+    without AMX, takes twice as long as in float32 (2.7 against 1.4 ms).
+    """
+    cpu = cpu_capabilities()
+    return bool(cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and not is_intel(cpu)))
+
+
+def float32_is_faster_by_onednn():
+    """Whether oneDNN's float32 products, which "medium" precision permits, are faster here and still float32.
+
+    On AMD, MKL multiplies without AVX-512 (128 x 784 x 400 in 400 us, relative error 4e-7) and oneDNN with it (190 us,
+    8e-7). On an Intel Xeon, MKL is the faster one. With AMX, "medium" would mean bfloat16.
+    """
+    cpu = cpu_capabilities()
+    return bool(cpu.get("avx512_f")) and not (cpu.get("amx_tile") or is_intel(cpu))
+
+
+def is_intel(cpu):
+    """Whether a CPU of these capabilities is Intel's."""
+    return "intel" in str(cpu.get("cpu_name", "")).lower()
+
+
+def cpu_capabilities():
+    """What the CPU can do, by PyTorch's names. PyTorch before 2.14 does not tell, but Linux does."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    words = set((read_text("/proc/cpuinfo") or "").split())
+    flags = {"avx512_f": "avx512f", "avx512_bf16": "avx512_bf16", "amx_tile": "amx_tile", "amx_bf16": "amx_bf16"}
+    return {name: flag in words for name, flag in flags.items()} | {"cpu_name": "Intel" * ("GenuineIntel" in words)}
