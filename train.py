@@ -87,12 +87,12 @@ def epochs(run, on_batch=ignore):
     for epoch in range(len(run.history) + 1, run.config.epochs + 1):
         start = time.perf_counter()
         losses = train_epoch(run, epoch, on_batch)
-        check_finite(losses, epoch)
+        check_finite(run, losses, epoch)
         means = losses.cpu().double().sum(0) / len(run.dataset.train_images)
         seconds = time.perf_counter() - start
         test = evaluate(run.model, run.dataset.test_images)
         if not math.isfinite(test.bce + test.divergence):
-            raise not_finite(f"epoch {epoch}, on the test set")
+            raise not_finite(run, "on the test set", epoch)
         weight = run.config.divergence_weight
         row = {"epoch": epoch, **terms("train", *means.tolist(), weight)}
         row |= terms("test", test.bce, test.divergence, weight)
@@ -157,16 +157,15 @@ def begin(config, dataset):
     return Run(config, dataset, model, optimizer, scheduler, choose_step(config, step))
 
 
-def check_finite(losses, epoch):
+def check_finite(run, losses, epoch):
     """Raise UserError, naming the first bad batch, if an epoch's losses (batches, 2) are not all finite."""
     bad = (~losses.isfinite()).any(1).nonzero()
     if len(bad):
-        raise not_finite(f"epoch {epoch}, batch {bad[0].item() + 1}")
+        raise not_finite(run, f"batch {bad[0].item() + 1}", epoch)
 
 
-def not_finite(where):
-    """The error of a run whose loss is not finite."""
-    return UserError(
-        f"the loss is not finite in {where}: lower --lr, or avoid bfloat16 with --precision float32. "
-        "The last checkpoint is intact"
-    )
+def not_finite(run, where, epoch):
+    """The error of a run whose loss is not finite in an epoch."""
+    resume = f" with --resume, which goes on from epoch {epoch - 1}" if epoch > 1 else ""
+    precision = ", or --precision float32" if run.config.precision == "bfloat16" else ""
+    return UserError(f"the loss is not finite in epoch {epoch}, {where}: name a lower --lr{precision}{resume}")

@@ -17,7 +17,6 @@ from support.data.datasets import pixels
 from support.errors import UserError, naming
 from support.latent import likelihood
 from support.run import checkpoint, files, storage
-from support.run.config import differences, from_plain
 from support.seeds import EVALUATION_SEED, generator
 
 PAGE = Path(__file__).parent / "page"
@@ -41,11 +40,13 @@ def save_means(run, result):
     rows = shown(run.dataset.test_labels.cpu().numpy())
     buffer = io.BytesIO()
     np.save(buffer, halved(result.test.mu.numpy()[rows]))
-    storage.write(files.means(run.config.results_dir, result.row["epoch"]), buffer.getvalue())
+    storage.try_write(files.means(run.config.results_dir, result.row["epoch"]), buffer.getvalue())
 
 
 def write(config, dataset, history):
-    """Write the page of a run, from its best.pt and what `save_means` wrote. Only two latent dimensions have a page.
+    """Write the page of a run, from its best.pt and what `save_means` wrote; returns whether that was possible.
+
+    Only two latent dimensions have a page.
 
     Args:
         config: the run's settings; its results_dir is where the files are.
@@ -57,7 +58,7 @@ def write(config, dataset, history):
         OSError: a file cannot be read or written.
     """
     if config.latent_dim != 2:
-        return
+        return False
     folder = config.results_dir
     model = load_best(config, history)
     rows = shown(dataset.test_labels.cpu().numpy())
@@ -87,7 +88,7 @@ def write(config, dataset, history):
         "best": checkpoint.best_of(history)["epoch"],
         "first": first(model, images),
     }
-    storage.write(folder / "explorer.html", page(content).encode())
+    return storage.try_write(folder / "explorer.html", page(content).encode())
 
 
 @torch.no_grad()
@@ -121,26 +122,21 @@ def load_best(config, history):
     """The model in best.pt. Raises UserError if that is not of this run's best epoch."""
     path = config.results_dir / "best.pt"
     model = checkpoint.load_model(path)
-    saved = checkpoint.read(path)
-    found = differences(from_plain(saved["config"]), config)
-    if found:
-        raise UserError(f"{path} is of another run: {'; '.join(found)}")
     best = checkpoint.best_of(history)
-    if saved["row"] != best:
+    if checkpoint.read(path).get("row") != best:
         raise UserError(f"{path} is not of epoch {best['epoch']}, the best: run the same command again to complete it")
     return model
 
 
 def shown(labels):
-    """The rows of the test images on the page: equally many of each class, always the same ones.
+    """The rows of the test images on the page: up to 200 of each class, always the same ones.
 
     Args:
         labels: (N,), from 0.
     """
     rng = np.random.default_rng(0)
-    classes, counts = np.unique(labels, return_counts=True)
-    n = min(DIGITS_PER_CLASS, counts.min())
-    chosen = [rng.choice(np.flatnonzero(labels == label), n, replace=False) for label in classes]
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    chosen = [rng.choice(rows, min(DIGITS_PER_CLASS, len(rows)), replace=False) for rows in classes]
     return np.sort(np.concatenate(chosen))
 
 

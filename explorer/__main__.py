@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 from support.errors import UserError, naming
+from support.run.config import dataset_name, directory
 from support.run.console import exit_code
 from support.run.signals import leave_on_signals
 
 
-def write(folder, data_dir=None):
+def write(folder, data_dir=None, dataset=None):
     """Write the explorer.html of the run in a folder, from what it has left there.
+
+    Args:
+        data_dir, dataset: where the run's data are now. None: where the run found them.
 
     Raises:
         UserError, OSError: there is no run, or its files or data are not what they should be.
@@ -27,8 +31,13 @@ def write(folder, data_dir=None):
     if config.latent_dim != 2:
         raise UserError(f"the page needs a run of --latent_dim 2, and the run in {folder} has {config.latent_dim}")
     with naming(folder):
-        dataset = datasets.load(config.dataset, data_dir or config.data_dir, download=False)
-        explorer.write(config, dataset, saved.history)
+        name = dataset or config.dataset
+        data = datasets.load(name, data_dir or config.data_dir, download=False, cache=folder / datasets.CACHE)
+        changed = checkpoint.data_changes(saved.data, data.checksums)
+        if changed:
+            raise UserError(f"{data.title} is not what the run was trained on ({changed}): name that as --dataset")
+        if not explorer.write(config, data, saved.history):
+            raise UserError(f"there is no new page: close explorer.html in {folder}, and try again")
 
 
 def main(argv=None):
@@ -40,9 +49,13 @@ def run(argv):
     """Write the page that a command line names."""
     parser = argparse.ArgumentParser(prog="python -m explorer", description=__doc__)
     parser.add_argument("results_dir", type=Path, help="where a run has written")
-    parser.add_argument("--data_dir", "--data-dir", help="where the run's dataset is (default: where the run found it)")
+    where = "(default: where the run found it)"
+    parser.add_argument("--data_dir", "--data-dir", type=directory, help=f"where published datasets are {where}")
+    parser.add_argument(
+        "--dataset", type=dataset_name, help=f"the folder of images that the run was trained on {where}"
+    )
     flags = parser.parse_args(argv)
-    write(flags.results_dir, flags.data_dir)
+    write(flags.results_dir, flags.data_dir, flags.dataset)
     print(f"Open {flags.results_dir / 'explorer.html'} in a browser")
 
 

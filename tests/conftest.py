@@ -38,7 +38,7 @@ def no_waiting_for_the_disk(monkeypatch):
 def stand_ins_pass_for_published_files():
     """Runs in this process do not warn that the stand-in for MNIST is not MNIST."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "files_with_other_contents", lambda name, raw, arrays: [])
+        patch.setattr(datasets, "files_with_other_contents", lambda name, arrays: [])
         yield
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import call_main
 
-from support.run.config import FLAGS, Config, defaults_table, differences, from_plain, parse, to_plain
+from support.run.config import FLAGS, Config, as_text, differences, from_plain, parse, to_plain
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,6 +25,11 @@ BAD_FLAGS = [
     *(("--no_such_flag",), ("stray",), ("--epoch", "3"), ("--hidden_dims",), ("--results_dir", "")),
     *(("--resume", "--overwrite"), ("--divergence", "mmd", "--prior", "vamp")),
 ]
+
+
+def defaults_table():
+    """Rows (flag, default) of docs/usage.md's table, --no_cuda apart."""
+    return [(f"--{field.name}", as_text(getattr(Config(), field.name))) for field in FLAGS]
 
 
 @pytest.mark.parametrize("flags", BAD_FLAGS, ids=" ".join)
@@ -47,14 +52,16 @@ def test_seeds_reach_their_ends():
     assert parse(["--seed", str(2**63 - 1)]).seed == 2**63 - 1
 
 
-def test_no_flags_give_default_config():
+def test_no_flags_give_default_config(monkeypatch):
+    monkeypatch.delenv("VAE_DATA_DIR", raising=False)
     config = parse([])
     assert config == Config()
     assert config.named == frozenset()
     assert (config.epochs, config.batch_size, config.lr, config.latent_dim) == (10, 128, 1e-3, 2)
 
 
-def test_flags_are_named_and_accepted_with_hyphens():
+def test_flags_are_named_and_accepted_with_hyphens(monkeypatch):
+    monkeypatch.delenv("VAE_DATA_DIR", raising=False)
     config = parse(["--batch-size", "32", "--hidden-dims", "30", "20", "--no-cuda", "--resume"])
     assert (config.batch_size, config.hidden_dims, config.device, config.resume) == (32, (30, 20), "cpu", True)
     assert config.named == {"batch_size", "hidden_dims", "device", "resume"}
@@ -163,7 +170,6 @@ REFUSED = {
     "list with zero": lambda values: values.update(hidden_dims=[400, 0]),
     "unknown choice": lambda values: values.update(prior="flow"),
     "list for a choice": lambda values: values.update(schedule=[]),
-    "path for a dataset": lambda values: values.update(dataset="../x"),
 }
 
 
@@ -177,7 +183,13 @@ def test_plain_values_of_no_config_are_refused(name):
 
 def test_differences_name_flags_that_define_the_run():
     other = dataclasses.replace(Config(), seed=2, hidden_dims=(30, 20), epochs=99, results_dir=Path("there"))
-    assert differences(Config(), other) == ["--seed 1 there, 2 here", "--hidden_dims 400 there, 30 20 here"]
+    assert differences(Config(), other) == [("--seed", "1", "2"), ("--hidden_dims", "400", "30 20")]
+
+
+def test_folders_differ_by_what_they_hold_and_auto_from_nothing():
+    here = Config(dataset="/home/me/pets")
+    assert differences(Config(dataset="D:\\pets", precision="bfloat16", compile="on"), here) == []
+    assert differences(Config(), here) == [("--dataset", "mnist", "/home/me/pets")]
 
 
 def test_docs_table_equals_config(monkeypatch):

@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import os
+import pickle
 import shutil
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,7 +178,7 @@ def test_data_dir_may_name_the_folders_below_it(small_mnist, monkeypatch, level)
 
 def test_data_dir_of_another_dataset_is_not_taken(small_mnist):
     raw = small_mnist / "MNIST" / "raw"
-    with pytest.raises(datasets.Unavailable, match="FashionMNIST/raw/train-images"):
+    with pytest.raises(datasets.Unavailable, match=r"train-images.* is not in .*fashion_mnist is not downloaded"):
         datasets.load("fashion_mnist", raw, download=False)
 
 
@@ -212,7 +215,7 @@ def test_damaged_data_leave_finished_run_alone(copied_run, tmp_path):
 @pytest.fixture
 def offline(monkeypatch):
     """No server answers."""
-    monkeypatch.setattr(download, "probe", lambda urls: dict.fromkeys(urls, "no network"))
+    monkeypatch.setattr(download, "_fetch", lambda *where: "no network")
 
 
 @pytest.mark.parametrize("name", ["mnist", "binary_mnist"])
@@ -223,52 +226,82 @@ def test_missing_data_without_network_name_the_ways_out(tmp_path, offline, name)
 
 @pytest.mark.parametrize("name", ["mnist", "binary_mnist"])
 def test_missing_data_that_must_not_be_downloaded_are_named(tmp_path, name):
-    with pytest.raises(datasets.Unavailable, match=r"train-images.*is missing on .*--data_dir"):
+    with pytest.raises(datasets.Unavailable, match=r"train-images.*is not downloaded on .*--data_dir"):
         datasets.load(name, tmp_path, download=False)
 
 
-def test_digits_replace_mnist_nobody_asked_for(tmp_path, offline, capsys):
-    dataset = datasets.choose(Config(data_dir=tmp_path), None)
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch, offline):
+    """A working directory without data, in which nobody has said where data are."""
+    monkeypatch.delenv("VAE_DATA_DIR", raising=False)
+    (tmp_path / "nowhere").mkdir()
+    monkeypatch.chdir(tmp_path / "nowhere")
+    return tmp_path / "nowhere"
+
+
+def test_digits_replace_mnist_nobody_asked_for(nowhere, capsys):
+    dataset = datasets.choose(Config(), may_be_digits=True)
     assert dataset.name == "digits"
     assert "GOING ON WITH --dataset digits, NOT MNIST" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("named", "present"),
-    [(frozenset({"dataset"}), None), (frozenset(), "mnist"), (frozenset(), "fashion_mnist"), (frozenset(), "unknown")],
-    ids=["named by the user", "in a run on mnist", "in a run on another dataset", "in a damaged run"],
-)
-def test_digits_do_not_replace_mnist(tmp_path, offline, named, present):
+@pytest.mark.parametrize("named", ["dataset", "data_dir"])
+def test_digits_do_not_replace_what_was_named(nowhere, named):
     with pytest.raises(datasets.Unavailable):
-        datasets.choose(Config(data_dir=tmp_path, named=named), present)
+        datasets.choose(Config(named=frozenset({named})), may_be_digits=True)
 
 
-@pytest.mark.parametrize("flags", [(), ("--resume",), ("--overwrite",)], ids=["plain", "resume", "overwrite"])
+def test_digits_do_not_replace_mnist_where_a_variable_names_its_place(nowhere, monkeypatch):
+    monkeypatch.setenv("VAE_DATA_DIR", "elsewhere")
+    done = call_main("--results_dir", "results", *SMALL)
+    assert done.code == 1
+    assert "train-images-idx3-ubyte is not in elsewhere" in done.err
+
+
+BESIDE = {
+    "one of the four": "train-images.idx3-ubyte",
+    "emnist": "emnist-letters-train-images-idx3-ubyte.gz",
+    "qmnist": "qmnist-train-labels-idx2-int.gz",
+    "csv": "mnist_train.csv",
+    "parquet": "train-00000-of-00001.parquet",
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize("place", ["data", "data/mnist", "data/MNIST/raw"])
+def test_digits_never_replace_files_that_are_there(nowhere, kind, place):
+    (nowhere / place).mkdir(parents=True)
+    (nowhere / place / BESIDE[kind]).write_bytes(b"something")
+    done = call_main("--results_dir", "results", *SMALL)
+    assert done.code == 1
+    assert "GOING ON" not in done.err
+    if kind != "one of the four":
+        assert f"in another form: {Path(place, BESIDE[kind])}." in done.err
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--resume", "--data_dir", "gone"), ("--overwrite",)], ids=["plain", "resume", "overwrite"]
+)
 @pytest.mark.parametrize("damage", [None, "checkpoint.pt"], ids=["whole", "damaged"])
-def test_digits_never_enter_a_directory_that_holds_a_run_on_mnist(copied_run, tmp_path, offline, flags, damage):
+def test_digits_never_enter_a_directory_that_holds_a_run_on_mnist(copied_run, nowhere, flags, damage):
     if damage:
         (copied_run.folder / damage).write_bytes(b"damaged")
     before = contents(copied_run.folder)
-    done = call_main("--data_dir", tmp_path / "none", "--results_dir", copied_run.folder, *SMALL, "--epochs", 4, *flags)
+    done = call_main("--results_dir", copied_run.folder, *SMALL, "--epochs", 4, *flags)
     assert done.code == 1
     assert done.err.count("\n") == 1
     assert "GOING ON" not in done.err
     assert contents(copied_run.folder) == before
 
 
-def test_run_on_digits_is_overwritten_by_one_on_digits(tmp_path, offline, no_drawing):
-    flags = ("--data_dir", tmp_path / "none", "--results_dir", tmp_path / "results", *SMALL, "--epochs", 1)
-    assert call_main(*flags).code == 0
-    done = call_main(*flags, "--overwrite")
-    assert done.code == 0
-    assert "GOING ON WITH --dataset digits" in done.err
-
-
-def test_run_on_digits_in_place_of_mnist_says_so(tmp_path, offline, no_drawing):
-    flags = ("--data_dir", tmp_path / "none", "--results_dir", tmp_path / "results", *SMALL, "--epochs", 1)
+def test_run_on_digits_in_place_of_mnist_says_so(nowhere, tmp_path, no_drawing):
+    flags = ("--results_dir", tmp_path / "results", *SMALL, "--epochs", 1)
     done = call_main(*flags)
     assert done.code == 0, done.err
     assert "WARNING" in done.err
+    first, *_, said_again, _, _, _ = done.out.splitlines()
+    assert "WARNING: not MNIST" in first
+    assert said_again.replace("====> Trained", "Training") == first
     assert json.loads((tmp_path / "results" / "config.json").read_text())["dataset"] == "digits"
     assert call_main(*flags).code == 0  # the same command again means the same run
     refused = call_main(*flags, "--dataset", "mnist")
@@ -299,14 +332,156 @@ def test_missing_mnist_ends_a_run_on_binary_mnist_in_a_line(tmp_path, offline):
     assert "train-images" in done.err
 
 
-def test_other_contents_under_the_names_of_mnist_are_told_to_a_run_on_binary_mnist(small_mnist, monkeypatch, capsys):
+def test_other_contents_under_the_names_of_mnist_are_told_to_a_run_on_binary_mnist(small_mnist, monkeypatch):
     monkeypatch.setattr(datasets, "files_with_other_contents", download.files_with_other_contents)
-    datasets.choose(Config(dataset="binary_mnist", data_dir=small_mnist), None)
-    warning = capsys.readouterr().err
-    assert warning.count("\n") == 1
-    assert "not the published files of MNIST: train-images" in warning
+    dataset = datasets.choose(Config(dataset="binary_mnist", data_dir=small_mnist), may_be_digits=False)
+    assert "WARNING: not the published contents of train-images" in dataset.description
 
 
 def test_torchvision_is_not_imported_for_data_on_disk(small_mnist, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it raises ImportError
     assert datasets.load("mnist", small_mnist).name == "mnist"
+
+
+# MNIST as people have it
+
+
+def idx_files(folder):
+    """The four files of the stand-in for MNIST: {name: bytes}."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "MNIST" / "raw").iterdir())}
+
+
+def flat(files, folder):
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def dotted(files, folder):
+    flat({name.replace("-idx", ".idx"): content for name, content in files.items()}, folder)
+
+
+def dotted_and_packed(files, folder):
+    flat({f"{name.replace('-idx', '.idx')}.gz": gzip.compress(content) for name, content in files.items()}, folder)
+
+
+def in_folders_of_their_names(files, folder):
+    for name, content in files.items():
+        (folder / name).mkdir()
+        (folder / name / name).write_bytes(content)
+
+
+def in_mnist(files, folder):
+    (folder / "MNIST").mkdir()
+    dotted(files, folder / "MNIST")
+
+
+def from_keras(files, folder):
+    arrays = [np.frombuffer(content, np.uint8) for content in files.values()]
+    test_images, test_labels, images, labels = arrays  # in alphabetical order
+    images, test_images = (values[16:].reshape(-1, 28, 28) for values in (images, test_images))
+    np.savez(folder / "mnist.npz", x_train=images, y_train=labels[8:], x_test=test_images, y_test=test_labels[8:])
+
+
+def from_theano(files, folder, protocol=2):
+    """As the tutorials' mnist.pkl.gz: float32 k/256, the last sixth of the training set for validation."""
+    arrays = [np.frombuffer(content, np.uint8) for content in files.values()]
+    test_images, test_labels, images, labels = arrays
+    x, test_x = ((values[16:].reshape(-1, 784) / 256).astype(np.float32) for values in (images, test_images))
+    y, test_y = (values[8:].astype(np.int64) for values in (labels, test_labels))
+    n = len(x) * 5 // 6
+    content = pickle.dumps(((x[:n], y[:n]), (x[n:], y[n:]), (test_x, test_y)), protocol)
+    (folder / "mnist.pkl.gz").write_bytes(gzip.compress(content))
+
+
+FORMS = (flat, dotted, dotted_and_packed, in_folders_of_their_names, in_mnist, from_keras)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_mnist_is_read_and_named_in_every_form(small_mnist, tmp_path, form):
+    form(idx_files(small_mnist), tmp_path)
+    expected = datasets.load("mnist", small_mnist)
+    dataset = datasets.load("mnist", tmp_path, download=False)
+    assert torch.equal(dataset.checksums, expected.checksums)
+    assert f"; read from {tmp_path}" in dataset.description
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_run_on_every_form_of_mnist_is_complete(small_mnist, tmp_path, form, no_drawing):
+    (tmp_path / "data").mkdir()
+    form(idx_files(small_mnist), tmp_path / "data")
+    done = call_main("--data_dir", tmp_path / "data", "--results_dir", tmp_path / "results", *SMALL, "--epochs", 1)
+    assert done.code == 0, done.err
+    assert f"; read from {tmp_path / 'data'}" in done.out.splitlines()[0]
+
+
+@pytest.fixture
+def bright_mnist(small_mnist, tmp_path):
+    """The stand-in's files, with one pixel of 255, as MNIST has."""
+    files = idx_files(small_mnist)
+    name = "train-images-idx3-ubyte"
+    return {**files, name: files[name][:-1] + b"\xff"}
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pickled_mnist_of_theano_is_mnist(bright_mnist, tmp_path, protocol):
+    places = [tmp_path / name for name in ("idx", "theano")]
+    for place in places:
+        place.mkdir()
+    flat(bright_mnist, places[0])
+    from_theano(bright_mnist, places[1], protocol)
+    one, other = (datasets.load("mnist", place, download=False) for place in places)
+    assert torch.equal(one.checksums, other.checksums)
+    assert "read from" in other.description
+
+
+def test_pickle_that_calls_anything_is_refused_and_calls_nothing(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return open, (str(tmp_path / "hacked"), "w")
+
+    (tmp_path / "mnist.pkl.gz").write_bytes(gzip.compress(pickle.dumps(Hostile())))
+    with pytest.raises(UserError, match=r"mnist\.pkl\.gz .*it would call (_io|io)\.open"):
+        datasets.load("mnist", tmp_path, download=False)
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("name", ["mnist.npz", "mnist.pkl.gz"])
+def test_damaged_file_of_another_form_is_refused_by_name(tmp_path, name):
+    (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(UserError, match="delete the file to download it again, or name another --data_dir") as refusal:
+        datasets.load("mnist", tmp_path, download=False)
+    assert str(tmp_path / name) in str(refusal.value)
+
+
+def test_emnist_under_the_names_of_mnist_is_refused(small_mnist, tmp_path):
+    files = idx_files(small_mnist)
+    files[LABELS] = files[LABELS][:-1] + bytes([61])
+    flat(files, tmp_path)
+    with pytest.raises(UserError, match="holds a label 61, outside 0-9, as EMNIST"):
+        datasets.load("mnist", tmp_path, download=False)
+
+
+@pytest.mark.skipif("VAE_DATA_DIR" not in os.environ, reason="needs the real MNIST")
+def test_real_mnist_flat_in_a_folder_is_known_as_published(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "files_with_other_contents", download.files_with_other_contents)
+    for path in Path(os.environ["VAE_DATA_DIR"], "MNIST", "raw").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    description = datasets.load("mnist", tmp_path, download=False).description
+    assert description == f"MNIST: 60,000 images, and 10,000 to test, in 10 classes; read from {tmp_path}"
+
+
+def test_first_line_and_config_json_say_what_is_trained_on(finished_run):
+    first = finished_run.done.out.splitlines()[0]
+    assert first == "Training on MNIST: 300 images, and 60 to test, in 10 classes"
+    facts = json.loads((finished_run.folder / "config.json").read_text())
+    assert f"Training on {facts['data']}" == first
+
+
+def test_name_that_is_also_a_folder_says_which_is_used(tmp_path, monkeypatch, no_drawing):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    done = call_main("--dataset", "digits", "--results_dir", "results", *SMALL, "--epochs", 1)
+    assert "the folder ./digits is not used; --dataset ./digits names it" in done.out.splitlines()[0]
+    other = call_main("--dataset", "./digits", "--results_dir", "other")
+    assert other.err.startswith(f"main.py: error: {tmp_path / 'digits'} holds no image")

@@ -21,7 +21,8 @@ LOSSES = r"BCE_Loss: \d+\.\d{4}, KLD_Loss: \d+\.\d{4}, Total_Loss: \d+\.\d{4}"
 
 
 def test_lines_of_run_are_worded_as_documented(finished_run):
-    lines = finished_run.done.out.splitlines()
+    first, *lines = finished_run.done.out.splitlines()
+    assert first == "Training on MNIST: 300 images, and 60 to test, in 10 classes"
     rows = metrics(finished_run.folder)
     assert len(lines) == 3 * 3 + 4  # the summary says that so short a run has learned no latents
     for row, (batch, epoch, test) in zip(rows, (lines[i : i + 3] for i in (0, 3, 6)), strict=True):
@@ -212,6 +213,18 @@ def test_latents_that_are_not_used_are_named_with_what_to_try(small_mnist, capsy
 def test_negative_mmd_is_explained_where_it_is_printed():
     assert "can be below zero" in report.losses_text({**ROW, "test_divergence": -0.001}, "MMD")
     assert "below zero" not in report.losses_text(ROW, "MMD")
+
+
+def test_negative_kld_is_explained_where_it_is_printed():
+    assert "under a learned prior" in report.losses_text({**ROW, "test_divergence": -0.001}, "KLD")
+    assert "below zero" not in report.losses_text(ROW, "KLD")
+
+
+def test_long_title_has_two_lines():
+    run = SimpleNamespace(config=Config(), dataset=SimpleNamespace(title="photographs …the sea"))
+    first, second = report.headline(run, ROW).split("\n")
+    assert first == "photographs …the sea, epoch 7:"
+    assert second == "BCE 141.81 + KLD 6.38 = 148.19 nats per test image"
 
 
 def test_every_prior_and_divergence_has_a_name_in_pictures():

@@ -5,6 +5,7 @@ Images stay uint8 rows (N, 784), a quarter of float32's memory; `pixels` turns a
 
 import socket
 import sys
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from support.data import idx
-from support.data.download import Unavailable, fetch, files_with_other_contents
-from support.data.images import load_folder
+from support.data.download import Unavailable, fetch, files_with_other_contents, unavailable
+from support.data.images import load_folder, shorten
 
 TITLES = {
     "mnist": "MNIST",
@@ -33,6 +34,7 @@ CLASSES = {
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     "digits": DIGITS,
 }
+CACHE = ".images.npz"  # in --results_dir: what was read from a folder of images
 BINARY_SEED = 0  # not a flag: binary_mnist has the same pixels in every run
 
 
@@ -40,6 +42,7 @@ class Dataset(NamedTuple):
     """Images (N, 784) uint8 and labels (N,) int64 of the training and of the test set.
 
     name: what --dataset names: a published dataset, or the path of a folder. classes: each class's name, by label.
+    notes: what else was read, and what was left out. checksums: one per image; see `checksums`.
     """
 
     name: str
@@ -48,21 +51,30 @@ class Dataset(NamedTuple):
     test_images: torch.Tensor
     test_labels: torch.Tensor
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    checksums: torch.Tensor | None = None
 
     @property
     def title(self):
         """The dataset's name in pictures: "MNIST", or the folder's name."""
-        return TITLES.get(self.name) or Path(self.name).name
+        return TITLES.get(self.name) or shorten(Path(self.name).name)
 
     @property
     def is_ink(self):
         """Whether 255 is ink, so that pictures show an image dark on white paper; the user's own look as they are."""
         return self.name in TITLES
 
+    @property
+    def description(self):
+        """What was read, in a line."""
+        counts = f"{len(self.train_images):,} images, and {len(self.test_images):,} to test"
+        classes = f"{len(self.classes)} class{'es' if len(self.classes) > 1 else ''}"
+        names = "" if self.is_ink else f": {', '.join(self.classes[:10])}{', ...' if len(self.classes) > 10 else ''}"
+        return "; ".join([f"{self.title}: {counts}, in {classes}{names}", *self.notes])
+
     def to(self, device):
         """The same dataset on a device."""
-        tensors = [tensor.to(device) for tensor in self[1:5]]
-        return Dataset(self.name, *tensors, self.classes)
+        return Dataset(self.name, *(tensor.to(device) for tensor in self[1:5]), *self[5:])
 
 
 def pixels(images):
@@ -70,32 +82,53 @@ def pixels(images):
     return images.float().div_(255)
 
 
-def load(name, data_dir, download=True):
+def load(name, data_dir, download=True, cache=None):
     """The dataset `name`: a folder of images, scikit-learn's digits, or published files, downloaded if missing.
 
     binary_mnist is a fixed draw from MNIST.
 
-    Raises:
-        Unavailable: neither in data_dir nor downloadable.
-        UserError: a file or folder is not what its name says.
-        OSError: a file cannot be read, or a download cannot be written.
+    Args:
+        cache: where what was read from a folder is kept for the next start. None: nowhere.
+
+    Raises Unavailable, UserError if a file or folder is not what its name says, OSError if one cannot be read.
     """
-    if name == "digits":
-        return _load_digits()
     if name == "binary_mnist":
-        return binary(load("mnist", data_dir, download), BINARY_SEED)
-    if name not in idx.FOLDERS:
-        *arrays, classes = load_folder(Path(name))
-        return Dataset(name, *map(torch.from_numpy, arrays), classes)
-    raw = idx.raw_folder(name, Path(data_dir))
-    missing = idx.missing(raw)
-    if missing and not download:
-        raise Unavailable(
-            f"{missing[0]} is missing on {socket.gethostname()}: put it there, or name another --data_dir"
-        )
-    if missing:
-        fetch(name, raw)
-    return Dataset(name, *map(torch.from_numpy, idx.read(raw)), CLASSES[name])
+        dataset = binary(load("mnist", data_dir, download), BINARY_SEED)
+    elif name == "digits":
+        dataset = _load_digits()
+    elif name in idx.FOLDERS:
+        dataset = _load_published(name, Path(data_dir), download)
+    else:
+        *arrays, classes, notes = load_folder(Path(name), cache)
+        dataset = Dataset(name, *map(torch.from_numpy, arrays), classes, tuple(notes))
+    return dataset._replace(checksums=checksums(dataset))
+
+
+def checksums(dataset):
+    """By what a run knows its data: the CRC-32 of each image with its label, training images first, (N,) int32."""
+    parts = (dataset[1:3], dataset[3:5])
+    crcs = [
+        zlib.crc32(image, 2 * label + is_test)
+        for is_test, (images, labels) in enumerate(parts)
+        for image, label in zip(images.numpy(), labels.tolist(), strict=True)
+    ]
+    return torch.from_numpy(np.array(crcs, dtype=np.uint32).view(np.int32))
+
+
+def _load_published(name, data_dir, download):
+    """A dataset in the form of MNIST, and notes if its files lie or are other than torchvision's."""
+    paths = idx.find(name, data_dir)
+    if None in paths and not download:
+        raise unavailable(name, data_dir, f"is not downloaded on {socket.gethostname()}")
+    if None in paths:
+        fetch(name, data_dir)
+        paths = idx.find(name, data_dir)
+    arrays = idx.read(paths)
+    place = paths[0].parent if len(paths) > 1 else paths[0]
+    notes = [] if place == data_dir / idx.FOLDERS[name] / "raw" else [f"read from {place}"]
+    others = files_with_other_contents(name, arrays)
+    notes += [f"WARNING: not the published contents of {', '.join(others)}"] if others else []
+    return Dataset(name, *map(torch.from_numpy, arrays), CLASSES[name], tuple(notes))
 
 
 def binary(dataset, seed):
@@ -119,39 +152,28 @@ def binarise(images, *seeds):
     return torch.from_numpy(drawn)
 
 
-def choose(config, present):
+def choose(config, may_be_digits):
     """The dataset of a Config, downloaded if missing.
 
-    If MNIST cannot be had and the user did not name it, this is scikit-learn's digits, after a warning; but not if the
-    results directory holds a run on another dataset. `present` is the dataset of the run in it, or None.
+    If MNIST cannot be had, and the user named neither it nor a place for it, and nothing like it lies in data_dir, this
+    is scikit-learn's digits, after a warning. `may_be_digits`: whether a run on them may be in the results directory.
     """
+    name = config.dataset
     try:
-        dataset = load(config.dataset, config.data_dir)
+        dataset = load(name, config.data_dir, cache=config.results_dir / CACHE)
     except Unavailable as error:
-        if "dataset" in config.named or present not in (None, "digits"):
+        if {"dataset", "data_dir"} & config.named or not may_be_digits:
             raise
+        if any(idx.find(name, config.data_dir)) or idx.not_understood(name, config.data_dir):
+            raise  # a wrong path or another form is for the user to mend
         rule = "*" * 100
         print(f"{rule}\nWARNING: {error}.\nGOING ON WITH --dataset digits, NOT MNIST.\n{rule}", file=sys.stderr)
-        return load("digits", config.data_dir)
-    warn_of_other_contents(dataset, config.data_dir)
+        dataset = load("digits", config.data_dir)
+        return dataset._replace(notes=("WARNING: not MNIST, which is not there and could not be downloaded",))
+    if "dataset" in config.named and name in TITLES and Path(name).is_dir():
+        note = f"the folder ./{name} is not used; --dataset ./{name} names it"
+        dataset = dataset._replace(notes=(*dataset.notes, note))
     return dataset
-
-
-def warn_of_other_contents(dataset, data_dir):
-    """Print a line if files with a published dataset's names hold something else."""
-    if dataset.name == "binary_mnist":  # its pixels are drawn; the files are MNIST's
-        dataset = load("mnist", data_dir, download=False)
-    if dataset.name not in idx.FOLDERS:
-        return
-    arrays = [tensor.numpy() for tensor in dataset[1:5]]
-    paths = files_with_other_contents(dataset.name, idx.raw_folder(dataset.name, data_dir), arrays)
-    if paths:
-        names = ", ".join(path.name for path in paths)
-        print(
-            f"WARNING: in {paths[0].parent}, these are not the published files of {dataset.title}: {names}; going on "
-            "with them",
-            file=sys.stderr,
-        )
 
 
 def _load_digits():

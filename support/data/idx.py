@@ -1,11 +1,13 @@
-"""The four IDX files of MNIST, and of the datasets in its form: where they are, and what is in them.
+"""MNIST, and the datasets in its form, as people have them on their disks: where the files are, and what is in them.
 
-The form is that of http://yann.lecun.com/exdb/mnist, the folders are torchvision's. A file may be unpacked, or be the
-published .gz, which is read as it is: its folder may be read-only.
+Four IDX files (http://yann.lecun.com/exdb/mnist), packed or not; or one file with all of MNIST, from Keras or from the
+tutorials of Theano. Nothing is written, so their folder may be read-only.
 """
 
 import gzip
 import os
+import pickle
+import re
 import zlib
 from pathlib import Path
 
@@ -21,41 +23,54 @@ FILES = (
 # Unsigned bytes in three dimensions, and in one.
 IMAGE_MAGIC = 2051
 LABEL_MAGIC = 2049
+FORMS = {True: (IMAGE_MAGIC, (28, 28)), False: (LABEL_MAGIC, ())}  # whether it is a file of images: magic, shape
+LIKE_DATA = re.compile(r"mnist|train|test|t10k|\.csv|\.parquet", re.IGNORECASE)
+WAYS_OUT = "delete the file to download it again, or name another --data_dir"
 
 
-def raw_folder(name, data_dir):
-    """Where a dataset's files belong: DIR/MNIST/raw, also if --data_dir names DIR/MNIST or DIR/MNIST/raw itself."""
+def places(name, data_dir):
+    """The folders in which a dataset's files may lie, the likeliest first."""
     folder = FOLDERS[name]
-    below = data_dir / folder / "raw"
-    parts = Path(os.path.abspath(data_dir)).parts
-    if below.exists():
-        return below
-    if parts[-2:] == (folder, "raw"):
-        return data_dir
-    if parts[-1] == folder:
-        return data_dir / "raw"
-    return below
+    below = [data_dir / name / raw for name in (folder, folder.lower()) for raw in ("raw", "")]
+    others = set(FOLDERS.values()) - {folder}
+    is_another = others & set(Path(os.path.abspath(data_dir)).parts[-2:])  # its files have the same names
+    return below if is_another else [*below, data_dir / "raw", data_dir]
 
 
-def missing(raw):
-    """The paths of the files that are not in a folder, neither unpacked nor as .gz."""
-    return [raw / file for file in FILES if not (raw / file).exists() and not archive(raw / file).exists()]
+def find(name, data_dir):
+    """The paths of a dataset's four files in the order of FILES, None for a missing one; or of one file with all."""
+    folders = places(name, data_dir)
+    paths = [next(filter(None, (find_file(folder, file) for folder in folders)), None) for file in FILES]
+    whole = [folder / file for folder in folders for file in READERS if name == "mnist" and (folder / file).is_file()]
+    return whole[:1] if whole and None in paths else paths
 
 
-def archive(path):
-    """The path of a file's .gz."""
-    return path.with_name(f"{path.name}.gz")
+def find_file(folder, file):
+    """The path of an IDX file, with a dash or a dot before idx, packed or not, perhaps in a folder of its name."""
+    names = (file, file.replace("-idx", ".idx"))
+    paths = [folder / parent / f"{name}{packed}" for parent in ("", *names) for name in names for packed in ("", ".gz")]
+    return next((path for path in paths if path.is_file()), None)
 
 
-def read(raw):
-    """The arrays in a folder: training images (N, 784) uint8 and labels (N,) int64, and those of the test set.
+def not_understood(name, data_dir):
+    """The paths of files that look like data, and are in none of the forms that are read."""
+    found = [path for path in find(name, data_dir) if path]
+    folders = [folder for folder in places(name, data_dir) if folder.is_dir()]
+    paths = sorted({path for folder in folders for path in folder.iterdir()})
+    return [path for path in paths if LIKE_DATA.search(path.name) and path.is_file() and path not in found]
 
-    Raises:
-        UserError: a file is not what its name says.
-        OSError: a file cannot be read.
+
+def read(paths):
+    """The arrays in what `find` found: training images (N, 784) uint8 and labels (N,) int64, and those of the test set.
+
+    Raises UserError if a file is not what its name says, OSError if it cannot be read.
     """
-    paths = [raw / file for file in FILES]
-    return [*_read_images_and_labels(*paths[:2]), *_read_images_and_labels(*paths[2:])]
+    if len(paths) == 1:
+        arrays = _read_whole(paths[0])
+        paths = paths * 4
+    else:
+        arrays = [_read_items(path, *FORMS["images" in file]) for path, file in zip(paths, FILES, strict=True)]
+    return [*_images_and_labels(paths[:2], arrays[:2]), *_images_and_labels(paths[2:], arrays[2:])]
 
 
 def checksums(arrays):
@@ -69,21 +84,71 @@ def checksums(arrays):
     return found
 
 
-def _read_images_and_labels(image_path, label_path):
-    images = _read_items(image_path, IMAGE_MAGIC, (28, 28))
-    labels = _read_items(label_path, LABEL_MAGIC, ())
+def _images_and_labels(paths, arrays):
+    images, labels = arrays
     if len(images) != len(labels):
         raise UserError(
-            f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels; download both again"
+            f"{paths[0]} holds {len(images)} images but {paths[1]} {len(labels)} labels; download both again"
         )
     if labels.max() > 9:
-        raise UserError(f"{label_path} holds a label {labels.max()}, outside 0-9; delete the file to download it again")
+        raise UserError(f"{paths[1]} holds a label {labels.max()}, outside 0-9, as EMNIST has; {WAYS_OUT}")
     return images.reshape(-1, 784), labels.astype(np.int64)
+
+
+def _read_whole(path):
+    """The four arrays in a file that holds all of MNIST."""
+    try:
+        arrays = READERS[path.name](path)
+        shapes = [array.shape[1:] for array in arrays]
+        if shapes not in ([(28, 28), ()] * 2, [(784,), ()] * 2):
+            raise ValueError("arrays of other shapes than MNIST's")
+    except Exception as error:  # what zipfile, zlib and pickle raise for a damaged file is no closed list
+        if getattr(error, "errno", None):  # the system's: permission denied, an error of reading
+            raise
+        raise UserError(f"{path} is damaged, or not what its name says ({error}); {WAYS_OUT}") from error
+    return arrays
+
+
+def _read_keras(path):
+    with np.load(path, allow_pickle=False) as arrays:
+        return [arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+
+
+def _read_theano(path):
+    """Training and validation images joined, as MNIST's own training set; the brightest pixel, 255/256, becomes 255."""
+    with gzip.open(path) as file:
+        train, valid, test = _Unpickler(file, encoding="latin1").load()
+    images, labels = (np.concatenate(parts) for parts in zip(train, valid, strict=True))
+    scale = 255 / images.max()
+    return [np.rint(images * scale).astype(np.uint8), labels, np.rint(test[0] * scale).astype(np.uint8), test[1]]
+
+
+UNPICKLED = {  # what pickled arrays call, in whatever version of Python and NumPy
+    ("numpy", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "_frombuffer"): lambda buffer, dtype, shape, order: np.frombuffer(buffer, dtype).reshape(
+        shape, order=order
+    ),
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickles NumPy's arrays, in tuples and lists, and nothing else: no code that a file names is called."""
+
+    def find_class(self, module, name):
+        if (module.partition(".")[0], name) in UNPICKLED:
+            return UNPICKLED[module.partition(".")[0], name]
+        raise pickle.UnpicklingError(f"it would call {module}.{name}")
+
+
+READERS = {"mnist.npz": _read_keras, "mnist.pkl.gz": _read_theano}
 
 
 def _read_items(path, magic, item_shape):
     """The uint8 array (count, *item_shape) in an IDX file: a big-endian header of magic and sizes, then the values."""
-    path, values = _read_bytes(path)
+    values = _read_bytes(path)
     n_header = 2 + len(item_shape)
     header = values[: 4 * n_header].view(">u4") if len(values) >= 4 * n_header else ()
     body = values[4 * n_header :]
@@ -95,18 +160,15 @@ def _read_items(path, magic, item_shape):
         problem = f"announces {header[1]} items but holds {len(body)} bytes of them"
     else:
         return body.reshape(-1, *item_shape)
-    raise UserError(f"{path} {problem}; delete the file to download it again, or name another --data_dir")
+    raise UserError(f"{path} {problem}; {WAYS_OUT}")
 
 
 def _read_bytes(path):
-    """The path of a file or, if it is not there, of its .gz, and the unpacked bytes, (size,) uint8."""
-    if path.exists():
-        return path, np.fromfile(path, dtype=np.uint8)
-    path = archive(path)
+    """The unpacked bytes of a file, (size,) uint8."""
+    if path.suffix != ".gz":
+        return np.fromfile(path, dtype=np.uint8)
     try:
         with gzip.open(path) as file:
-            return path, np.frombuffer(bytearray(file.read()), dtype=np.uint8)
+            return np.frombuffer(bytearray(file.read()), dtype=np.uint8)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); delete the file to download it again, or name another --data_dir"
-        ) from error
+        raise UserError(f"{path} is damaged ({error}); {WAYS_OUT}") from error

@@ -87,6 +87,8 @@ def explain_missing_memory():
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_WORDS):
-            sizes = "--hidden_dims, --latent_dim, --batch_size or --prior_components"
-            raise UserError(f"not enough memory for this network and batch: lower {sizes}") from error
+            raise UserError(
+                "not enough memory for this network and batch: lower --batch_size (with --resume, if epochs are "
+                "finished), or begin with a smaller network: --hidden_dims, --latent_dim, --prior_components"
+            ) from error
         raise

@@ -10,6 +10,7 @@ import math
 import sys
 import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,16 +31,21 @@ ROOT = Path(__file__).parent.parent.parent
 # The files that decide the arithmetic of a run.
 ARITHMETIC = (
     *("model.py", "train.py", "support/seeds.py", "support/run/schedules.py"),
-    *("support/data/datasets.py", "support/data/idx.py", "support/data/images.py"),
-    *("support/machine/arithmetic.py", "support/machine/compiled.py", "support/machine/processes.py"),
-    *("support/machine/steps.py", "variants/*.py"),
+    *("support/data/datasets.py", "support/machine/arithmetic.py", "support/machine/compiled.py"),
+    *("support/machine/processes.py", "support/machine/steps.py", "variants/*.py"),
 )
 CONTENT_ERRORS = (KeyError, TypeError, ValueError, AttributeError)  # of a nested value that is not what it should be
 WAYS_OUT = "replace it with --overwrite, or name another --results_dir"
+AUTO = {"precision", "compile"}  # what auto chooses for them depends on the machine
+ALWAYS_THERE = ("float32", "off")  # of what --precision and --compile can be
+LEARNING_RATE = {"--lr", "--schedule", "--epochs", "--batch_size"}  # what it depends on
 
 
 class Saved(NamedTuple):
-    """What a checkpoint.pt holds: the run's settings, code and rows, and the states of its moving parts."""
+    """What a checkpoint.pt holds: the run's settings, code and rows, and the states of its moving parts.
+
+    named: those of AUTO that its commands named. data: `Dataset.checksums`, and None if an earlier version wrote it.
+    """
 
     config: Config
     fingerprint: str
@@ -47,99 +53,145 @@ class Saved(NamedTuple):
     model: dict
     optimizer: dict
     scheduler: dict
+    named: frozenset[str]
+    data: torch.Tensor | None
+    threads: int | None
 
 
 def find_saved(config):
-    """The run that the command continues, or None to begin one.
-
-    Raises:
-        UserError: the directory holds a damaged checkpoint, or files that no run wrote.
-    """
+    """The run that the command continues, or None to begin one. Raises UserError for files that no run wrote."""
     folder = config.results_dir
     if config.overwrite:
         return None
     if (folder / "checkpoint.pt").exists():
         return load(folder / "checkpoint.pt")
-    foreign = [path for path in files.present(folder) if path.suffix != ".part"]
+    foreign = files.complete(folder)
     if foreign:
         raise UserError(f"{foreign[0]} was not written by a run that can be continued: {WAYS_OUT}")
     return None
 
 
-def dataset_in(folder):
-    """The dataset of the run in a folder, also of one to be replaced: "unknown" if damaged, None if there is no run."""
-    if all(path.suffix == ".part" for path in files.present(folder)):
-        return None
-    try:
-        return load(folder / "checkpoint.pt").config.dataset
-    except (UserError, FileNotFoundError):
-        return "unknown"
-
-
 def fill_open_flags(config, saved):
     """The Config with which a command goes on: where it leaves a choice open, the saved run's own.
 
-    --resume leaves open every flag that is not named; --precision auto and --compile auto are open always.
+    --resume leaves open every flag that is not named; --precision auto and --compile auto are open always. What auto
+    chose for the saved run is chosen again, as another machine may lack it.
     """
     if saved is None:
         return config
-    if config.resume:
-        own = {field.name for field in FLAGS} - config.named - {"resume", "results_dir"}
-        config = dataclasses.replace(config, **{name: getattr(saved.config, name) for name in own})
-    auto = [name for name in ("precision", "compile") if getattr(config, name) == "auto"]
-    return dataclasses.replace(config, **{name: getattr(saved.config, name) for name in auto})
+    own = {field.name for field in FLAGS} - config.named - {"resume", "results_dir"} if config.resume else set()
+    own |= {name for name in AUTO if getattr(config, name) == "auto"}
+    values = {name: getattr(saved.config, name) for name in own}
+    for name in own & AUTO - saved.named:
+        values[name] = values[name] if values[name] in ALWAYS_THERE else "auto"
+    return dataclasses.replace(config, **values, named=config.named | saved.named)
 
 
-def check_same_run(config, saved):
+def check_same_run(config, saved, data=None):
     """Raise UserError, naming what differs, if the command's run is not the saved one.
 
-    A run may be continued to more epochs than it was begun with, unless its schedule depends on them.
+    A run may be continued to more epochs than it was begun with. --resume goes on with whatever fits the weights.
+    `data` is `Dataset.checksums`, and None before the dataset is read.
     """
+    folder = config.results_dir
     done = len(saved.history)
+    if config.epochs < done:
+        raise UserError(f"{folder} holds {done} finished epochs: name --epochs {done} or more, or {WAYS_OUT}")
     found = differences(saved.config, config)
-    if config.schedule != "constant" and config.epochs != saved.config.epochs:
-        found.append(
-            f"--epochs {saved.config.epochs} there, {config.epochs} here, which --schedule {config.schedule} depends on"
-        )
-    elif config.epochs < done:
-        found.append(f"{done} epochs finished there, --epochs {config.epochs} here")
+    if config.resume:
+        return check_fit(config, saved, found)
     if found:
-        own = "leave these flags out" if config.resume else "continue it with --resume, without these flags"
-        raise UserError(f"{config.results_dir} holds another run ({'; '.join(found)}): {WAYS_OUT}, or {own}")
-    if saved.fingerprint != fingerprint() and not config.resume:
+        named = "; ".join(f"{flag} {there} there, {here} here" for flag, there, here in found)
         raise UserError(
-            f"{config.results_dir} holds a run of other code: {WAYS_OUT}, or continue it all the same with --resume"
+            f"{folder} holds another run ({named}): {WAYS_OUT}, or continue it with --resume, without these flags or "
+            "with their new values"
         )
+    if saved.fingerprint != fingerprint():
+        raise UserError(f"{folder} holds a run of other code: {WAYS_OUT}, or continue it all the same with --resume")
+    changed = data_changes(saved.data, data)
+    if changed:
+        raise UserError(
+            f"{folder} holds a run on other data ({changed}): {WAYS_OUT}, or go on with these with --resume"
+        )
+
+
+def check_fit(config, saved, found):
+    """Raise UserError that names those of the differences `found` which give the model other weights."""
+    with refuse_damage(config.results_dir / "checkpoint.pt", *CONTENT_ERRORS):
+        shapes = {name: tensor.shape for name, tensor in saved.model.items()}
+    unfit = []
+    for flag, there, here in found:
+        alone = dataclasses.replace(saved.config, **{flag[2:]: getattr(config, flag[2:])})
+        with torch.device("meta"):  # takes no memory
+            state = build_model(alone).state_dict()
+        if {name: tensor.shape for name, tensor in state.items()} != shapes:
+            unfit.append(f"{flag} {there} there, {here} here")
+    if unfit:
+        own = f"leave these flags out, or {WAYS_OUT}"
+        raise UserError(f"the weights of the run in {config.results_dir} do not fit {'; '.join(unfit)}: {own}")
+
+
+def data_changes(there, here):
+    """How many images differ between two `Dataset.checksums`, in words; "" if they agree, or one of them is unknown."""
+    if there is None or here is None or torch.equal(there, here):
+        return ""
+    before, now = (Counter(checksums.tolist()) for checksums in (there, here))
+    gone, new = (before - now).total(), (now - before).total()
+    if not gone + new:
+        return "the same images in another order, as after renaming files"
+    return f"of its {len(there):,} images {gone:,} are gone or have changed, and {new:,} are new"
 
 
 def restore(run, saved):
-    """Put a new run where the saved one stopped.
-
-    Raises:
-        UserError: the checkpoint does not fit its own settings, or best.pt is not of this run.
-    """
-    if saved.fingerprint != fingerprint():
-        print("WARNING: the code has changed since this run began; the result may differ", file=sys.stderr)
+    """Put a new run where the saved one stopped. Raises UserError if the states do not fit, or best.pt is another's."""
     path = run.config.results_dir / "checkpoint.pt"
+    new_groups = run.optimizer.state_dict()["param_groups"]
     with refuse_damage(path, Exception):  # what a wrong state makes PyTorch raise is no closed list
         run.model.load_state_dict(saved.model)
         run.optimizer.load_state_dict(saved.optimizer)
-        run.scheduler.load_state_dict(saved.scheduler)
-    with refuse_damage(path, ValueError):
-        for parameter in run.model.parameters():
-            check_shapes(parameter, run.optimizer.state[parameter])
+    changed = {flag for flag, *_ in differences(saved.config, run.config)}
+    if changed & LEARNING_RATE or data_changes(saved.data, run.dataset.checksums):
+        move_schedule(run, new_groups, len(saved.history))
+    else:
+        with refuse_damage(path, Exception):
+            run.scheduler.load_state_dict(saved.scheduler)
     run.history = saved.history
     best = best_of(saved.history)
-    if best is not saved.history[-1]:  # of the last epoch, best.pt is written again
-        best_path = path.with_name("best.pt")
-        if read(best_path).get("row") != best:
-            raise UserError(f"{best_path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
+    if best is saved.history[-1]:  # best.pt is written again
+        return
+    best_path = path.with_name("best.pt")
+    if not best_path.exists():
+        raise UserError(f"{best_path} is missing: put it back, or {WAYS_OUT}")
+    if read(best_path).get("row") != best:
+        raise UserError(f"{best_path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
 
 
-def check_shapes(parameter, state):
-    """Raise ValueError if an optimizer's state does not fit its parameter: load_state_dict does not look at shapes."""
-    if not state or any(value.shape not in (parameter.shape, ()) for value in state.values()):
-        raise ValueError("a moment has another shape than its parameter")
+def move_schedule(run, groups, epochs):
+    """Give the optimizer its own settings `groups` again, and the learning rate of a run after so many epochs."""
+    for group, new in zip(run.optimizer.param_groups, groups, strict=True):
+        group.update({name: value for name, value in new.items() if name != "params"})
+    run.scheduler.last_epoch = epochs * -(-len(run.dataset.train_images) // run.config.batch_size) - 1
+    with warnings.catch_warnings(action="ignore"):  # PyTorch expects a step of the optimizer before
+        run.scheduler.step()
+
+
+def say_changes(run, saved):
+    """Print a line for each thing in which a continued run goes on otherwise than it began.
+
+    The film of the page cannot show the means of images that are no longer there: after other data, it begins anew.
+    """
+    for flag, there, here in differences(saved.config, run.config):
+        print(f"Continuing with {flag} {here} in place of {there}")
+    changed = data_changes(saved.data, run.dataset.checksums)
+    if changed:
+        print(f"Continuing on other data: {changed}")
+        for row in saved.history:
+            files.means(run.config.results_dir, row["epoch"]).unlink(missing_ok=True)
+    threads = torch.get_num_threads()
+    if saved.threads not in (None, threads):
+        print(f"Continuing on {threads} threads in place of {saved.threads}: results may differ in their last digits")
+    if saved.fingerprint != fingerprint():
+        print("WARNING: the code has changed since this run began; the result may differ", file=sys.stderr)
 
 
 def save(run):
@@ -152,6 +204,9 @@ def save(run):
         "format": FORMAT,
         "config": to_plain(run.config),
         "fingerprint": fingerprint(),
+        "named": sorted(run.config.named & AUTO),
+        "data": run.dataset.checksums,
+        "threads": torch.get_num_threads(),
         "history": run.history,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -163,30 +218,36 @@ def save(run):
     if best_of(run.history) is run.history[-1]:
         best = {"format": FORMAT, "config": to_plain(run.config), "row": run.history[-1], "model": state["model"]}
         storage.write(folder / "best.pt", serialize(best))
-    storage.write(folder / "metrics.csv", metrics_csv(run.history, has_kld=run.config.divergence == "kl"))
+    storage.try_write(folder / "metrics.csv", metrics_csv(run.history, has_kld=run.config.divergence == "kl"))
 
 
 def load(path):
     """The run in a checkpoint.pt. Raises UserError if it is damaged or of another version, OSError if unreadable."""
     saved = read(path)
+    config = read_config(saved, path)
     with refuse_damage(path, *CONTENT_ERRORS):
         history = [checked_row(row, epoch) for epoch, row in enumerate(saved["history"], 1)]
         if not history:
             raise ValueError("no epoch is finished")
         states = (saved[name] for name in ("model", "optimizer", "scheduler"))
-        return Saved(from_plain(saved["config"]), str(saved["fingerprint"]), history, *states)
+        where = (frozenset(saved.get("named", ())), saved.get("data"), saved.get("threads"))
+        return Saved(config, str(saved["fingerprint"]), history, *states, *where)
+
+
+def read_config(saved, path):
+    """The Config in what `read` has read. Raises UserError if it is damaged, or has flags that this version lacks."""
+    with refuse_damage(path, *CONTENT_ERRORS):
+        unknown = saved["config"].keys() - {field.name for field in FLAGS}
+        if not unknown:
+            return from_plain(saved["config"])
+    raise UserError(f"{path} has flags of another version of this program ({', '.join(sorted(unknown))}): {WAYS_OUT}")
 
 
 def load_model(path):
-    """The model in a best.pt, on the CPU, ready for use.
-
-    Raises:
-        UserError: the file is damaged or not a best.pt of this program.
-        OSError: it cannot be read.
-    """
+    """The model in a best.pt, on the CPU, ready for use. Raises UserError if it is damaged, OSError if unreadable."""
     saved = read(path)
+    config = read_config(saved, path)
     with refuse_damage(path, *CONTENT_ERRORS):
-        config = from_plain(saved["config"])
         weights = saved["model"]
     with torch.device("meta"):  # takes no memory before the shapes are known to agree
         model = build_model(config)
@@ -200,9 +261,7 @@ def load_model(path):
 def read(path):
     """The dict in a file that torch.save wrote, on the CPU. Only tensors and plain values are unpickled, never code.
 
-    Raises:
-        UserError: the file is damaged, or of another version of this program.
-        OSError: it cannot be read.
+    Raises UserError if it is damaged or of another version, OSError if unreadable.
     """
     with naming(path):
         content = Path(path).read_bytes()
@@ -217,8 +276,7 @@ def read(path):
 
 def unpack(content):
     """What torch.save has written as the bytes `content`, its checksums checked."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile("a checksum does not agree")

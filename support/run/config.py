@@ -14,24 +14,25 @@ from pathlib import Path
 DATASETS = ("mnist", "binary_mnist", "fashion_mnist", "kmnist", "digits")
 
 
-def whole_number(text):
-    """An integer from 1 to 1,000,000,000."""
-    return _number(int, text, 1, 10**9, "a whole number from 1 to 1,000,000,000")
+def number(kind, low, high, meaning):
+    """A check that accepts the numbers of a kind from low to high."""
+
+    def check(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(f"{text!r} is not {meaning}")
+        return value
+
+    return check
 
 
-def seed_number(text):
-    """An integer from 0 to 2^63 - 1."""
-    return _number(int, text, 0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
-
-
-def positive(text):
-    """A positive number that float32 can hold."""
-    return _number(float, text, 1.2e-38, 3.4e38, "a positive, finite number")
-
-
-def share(text):
-    """A number from 0 up to, but not including, 1."""
-    return _number(float, text, 0, 1 - 2**-53, "a number from 0 up to, but not including, 1")
+whole_number = number(int, 1, 10**9, "a whole number from 1 to 1,000,000,000")
+seed_number = number(int, 0, 2**63 - 1, "a whole number from 0 to 2^63 - 1")
+positive = number(float, 1.2e-38, 3.4e38, "a positive, finite number")  # that float32 can hold
+share = number(float, 0, 1 - 2**-53, "a number from 0 up to, but not including, 1")
 
 
 def directory(text):
@@ -42,19 +43,19 @@ def directory(text):
 
 
 def dataset_name(text):
-    """The name of a dataset, or the absolute path of a folder of images.
-
-    A saved run may name a folder that is no longer there, so only `parse` asks for its existence.
-    """
+    """The name of a dataset, or the absolute path of a folder of images, which must be there."""
     if text in DATASETS:
         return text
     path = directory(text)
-    if not (path.is_absolute() or path.is_dir()):
+    if not path.is_dir():
         raise ValueError(f"{text!r} is neither one of {', '.join(DATASETS)} nor a directory")
     return os.path.abspath(path)
 
 
 dataset_name.names = (*DATASETS, "DIR")
+# A saved path is what it was, also on a system on which it means nothing.
+directory.saved = Path
+dataset_name.saved = str
 
 
 def one_of(*names):
@@ -67,16 +68,6 @@ def one_of(*names):
 
     check.names = names
     return check
-
-
-def _number(kind, text, low, high, meaning):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise ValueError(f"{text!r} is not {meaning}")
-    return value
 
 
 def flag(default, help, check=None, defines_run=True):
@@ -167,26 +158,19 @@ def parse(argv=None):
     given = vars(parser.parse_args(argv))
     if "hidden_dims" in given:
         given["hidden_dims"] = tuple(given["hidden_dims"])
-    config = Config(**given, named=frozenset(given))
+    from_environment = frozenset({"data_dir"} if os.environ.get("VAE_DATA_DIR") else ())
+    config = Config(**given, named=from_environment | {name for name in given if given[name] != "auto"})
     if config.resume and config.overwrite:
         parser.error("--resume continues a run and --overwrite replaces it: give one of the two")
     if config.divergence == "mmd" and config.prior != "normal":
         parser.error("--divergence mmd compares z with draws from N(0, I): leave --prior at normal")
-    if "dataset" in config.named and config.dataset not in DATASETS:
-        _check_folder(parser, config)
-    return config
-
-
-def _check_folder(parser, config):
-    """End the process if --dataset names no directory, or one in which the run would take its own pictures for data."""
-    folder = Path(config.dataset)
-    if not folder.is_dir():
-        parser.error(f"argument --dataset: {config.dataset!r} is neither one of {', '.join(DATASETS)} nor a directory")
-    if folder.resolve() in (config.results_dir.resolve(), *config.results_dir.resolve().parents):
+    results = config.results_dir.resolve()
+    if config.dataset not in DATASETS and Path(config.dataset).resolve() in (results, *results.parents):
         parser.error(
-            f"--results_dir {config.results_dir} lies in --dataset {folder}, where its pictures would become images "
-            "to train on: name a --results_dir outside it"
+            f"--results_dir {config.results_dir} lies in --dataset {config.dataset}, where its pictures would become "
+            "images to train on: name a --results_dir outside it"
         )
+    return config
 
 
 def to_plain(config):
@@ -199,29 +183,26 @@ def from_plain(values):
     """The Config that `to_plain` was made of; a flag that is newer than the values has its default.
 
     Raises:
-        ValueError, TypeError, AttributeError: the values are not those of a Config.
+        KeyError, ValueError, TypeError, AttributeError: the values are not those of a Config.
     """
     fields = {field.name: field for field in FLAGS}
-    unknown = values.keys() - fields.keys()
-    if unknown:
-        raise ValueError(f"unknown flags: {', '.join(sorted(unknown))}")
     return Config(**{name: _checked(fields[name], value) for name, value in values.items()})
 
 
 def differences(saved, requested):
-    """The flags that define a run and differ between two Configs, as text: ["--lr 0.001 there, 0.002 here"]."""
+    """The flags that define a run and differ between two Configs: [(flag, value there, value here)], as texts.
+
+    What is left to auto differs from nothing, and folders differ by what they hold, not by their paths.
+    """
     found = []
     for field in FLAGS:
-        there = getattr(saved, field.name)
-        here = getattr(requested, field.name)
-        if field.metadata["defines_run"] and there != here:
-            found.append(f"--{field.name} {_text(there)} there, {_text(here)} here")
+        there, here = (getattr(config, field.name) for config in (saved, requested))
+        # The steps of a schedule are spread over all epochs.
+        defines_run = field.metadata["defines_run"] or (field.name == "epochs" and requested.schedule != "constant")
+        is_moved = field.name == "dataset" and not {there, here} & set(DATASETS)
+        if defines_run and there != here and here != "auto" and not is_moved:
+            found.append((f"--{field.name}", as_text(there), as_text(here)))
     return found
-
-
-def defaults_table():
-    """Rows (flag, default) of docs/usage.md's table, --no_cuda apart."""
-    return [(f"--{field.name}", _text(getattr(Config(), field.name))) for field in FLAGS]
 
 
 def _checked(field, value):
@@ -230,13 +211,13 @@ def _checked(field, value):
     if check is None:
         return bool(value)
     if not isinstance(field.default, tuple):
-        return check(str(value))
+        return getattr(check, "saved", check)(str(value))
     if not value:
         raise ValueError(f"--{field.name} needs a value")
     return tuple(check(str(item)) for item in value)
 
 
-def _text(value):
+def as_text(value):
     """A value as it is written on the command line."""
     if isinstance(value, bool):
         return "on" if value else "off"
@@ -268,5 +249,5 @@ def _add_flag(parser, field):
         type=parse_text,
         nargs="+" if isinstance(field.default, tuple) else None,
         metavar=f"{{{','.join(names)}}}" if names else field.name.upper(),
-        help=f"{field.metadata['help']} (default: {_text(default)})".replace("%", "%%"),
+        help=f"{field.metadata['help']} (default: {as_text(default)})".replace("%", "%%"),
     )

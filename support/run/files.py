@@ -35,6 +35,11 @@ def present(folder):
     return [path for path in paths if path.exists()]
 
 
+def complete(folder):
+    """Those of `present` that are not half-written."""
+    return [path for path in present(folder) if path.suffix != ".part"]
+
+
 def clear(folder):
     """Remove what a replaced run left behind: its files, except checkpoint.pt."""
     for path in present(folder):

@@ -21,12 +21,17 @@ from support.seeds import generator
 from variants.priors import moments
 
 DIVERGENCES = {"kl": "KLD", "mmd": "MMD"}
+BELOW_ZERO = {
+    "KLD": "under a learned prior the KLD is estimated from samples, which can be below zero",
+    "MMD": "an unbiased estimate of the MMD can be below zero",
+}
 PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
 MANIFOLDS = {
     1: "the decoder along z, in reading order",
     2: "the decoder over the latent space",
     3: "the decoder over the plane of two principal components through 0",
 }
+WIDEST_TITLE = 76  # letters
 RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
 
 
@@ -79,14 +84,12 @@ def show_epoch(run, result):
         folder / "config.json": description(run),
     }
     for path, content in pictures.items():
-        storage.write(path, content)
+        storage.try_write(path, content)
 
 
 def losses_text(row, label):
     """A row's losses on the test set, as they are printed."""
-    note = (
-        " (an unbiased estimate of the MMD can be below zero)" if label == "MMD" and row["test_divergence"] < 0 else ""
-    )
+    note = f" ({BELOW_ZERO[label]})" if row["test_divergence"] < 0 else ""
     return (
         f"BCE_loss: {row['test_bce']:.4f}, {label}_loss: {row['test_divergence']:.4f}, "
         f"Total_loss: {row['test_total']:.4f}{note}"
@@ -143,17 +146,24 @@ def weighted_divergence(config):
 def headline(run, row, kind="epoch"):
     """A picture's title: dataset, epoch, and the losses on the test set."""
     is_kl = run.config.divergence == "kl"
-    return (
-        f"{run.dataset.title}, {kind} {row['epoch']}: BCE {row['test_bce']:.2f} + {weighted_divergence(run.config)} "
+    return titled(
+        f"{run.dataset.title}, {kind} {row['epoch']}",
+        f"BCE {row['test_bce']:.2f} + {weighted_divergence(run.config)} "
         f"{row['test_divergence']:.{2 if is_kl else 4}f} = {row['test_total']:.2f} "
-        f"{'nats ' if is_kl else ''}per test image"
+        f"{'nats ' if is_kl else ''}per test image",
     )
 
 
+def titled(what, text):
+    """A picture's title, in two lines if one would be wider than the picture."""
+    return f"{what}: {text}" if len(what) + len(text) < WIDEST_TITLE else f"{what}:\n{text}"
+
+
 def is_complete(run):
-    """Whether there is nothing left to train or to draw."""
-    folder = run.config.results_dir
-    return len(run.history) >= run.config.epochs and all((folder / name).exists() for name in files.names(run.config))
+    """Whether there is nothing left to train or to write; see `storage.write` for what waits to be renamed."""
+    paths = [run.config.results_dir / name for name in files.names(run.config)]
+    is_written = all(path.exists() and not storage.partial(path).exists() for path in paths)
+    return len(run.history) >= run.config.epochs and is_written
 
 
 def finish(run):
@@ -164,12 +174,12 @@ def finish(run):
     frames = [files.frame(folder, "latent", row["epoch"]) for row in run.history]
     frames = [path for path in frames if path.exists()]  # the user may have deleted some
     if frames:
-        storage.write(folder / "latent.gif", utils.gif(frames))
+        storage.try_write(folder / "latent.gif", utils.gif(frames))
     which = f"{run.dataset.title}, best epoch {best['epoch']}"
-    storage.write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
+    storage.try_write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
     images = model.sample(64, generator(run.config.seed)).numpy()
-    title = f"{which}: decoded draws of z ~ {PRIORS[run.config.prior]}"
-    storage.write(folder / "samples.png", utils.image_grid(ink(run.dataset, images), 8, title))
+    title = titled(which, f"decoded draws of z ~ {PRIORS[run.config.prior]}")
+    storage.try_write(folder / "samples.png", utils.image_grid(ink(run.dataset, images), 8, title))
     print_summary(run, best, model)
 
 
@@ -191,6 +201,8 @@ def print_summary(run, best, model):
         mu = model.encode(pixels(images))[0]
     if manifold.active_units(mu) < model.latent_dim:
         print(f"====> {inactive_latents(manifold.active_units(mu), run.config)}")
+    if run.dataset.notes:
+        print(f"====> Trained on {run.dataset.description}")
     estimate = likelihood.estimate(model, images, run.dataset.train_images)
     print(
         f"====> log p(x) at the best epoch: {log_p_text(estimate)}\n"
@@ -227,6 +239,7 @@ def description(run):
     device = run.dataset.train_images.device
     facts = {
         **to_plain(run.config),
+        "data": run.dataset.description,
         "train_images": len(run.dataset.train_images),
         "test_images": len(run.dataset.test_images),
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),

@@ -7,7 +7,7 @@ import variants
 from support.data import datasets
 from support.errors import naming
 from support.machine import arithmetic, devices, processes
-from support.run import checkpoint, storage
+from support.run import checkpoint, files, storage
 
 
 @contextlib.contextmanager
@@ -32,28 +32,34 @@ def open_run(config, begin):
     ):
         saved = processes.broadcast(checkpoint.find_saved(config) if processes.is_first() else None)
         config = checkpoint.fill_open_flags(config, saved)
-        if saved and "dataset" in config.named:
-            checkpoint.check_same_run(config, saved)
-        elif saved:  # MNIST, if it was not named, may yet give way to digits
-            checkpoint.check_same_run(dataclasses.replace(config, dataset=saved.config.dataset), saved)
-        dataset = load_dataset(config)
+        if saved:
+            is_open = "dataset" not in config.named  # MNIST, if it was not named, may yet give way to digits
+            known = dataclasses.replace(config, dataset=saved.config.dataset) if is_open else config
+            checkpoint.check_same_run(known, saved)
+        dataset = load_dataset(config, saved)
         config = dataclasses.replace(config, dataset=dataset.name)
         if saved:
-            checkpoint.check_same_run(config, saved)
+            checkpoint.check_same_run(config, saved, dataset.checksums)
+        if processes.is_first() and not (saved and len(saved.history) >= config.epochs):
+            print(f"Training on {dataset.description}")
         variants.check_batches(config, len(dataset.train_images), processes.size())
         run = begin(config, dataset.to(device))
         if device.type == "cpu":
             devices.leave_gpu_alone(run.optimizer)
         if saved:
             checkpoint.restore(run, saved)
+            if processes.is_first():
+                checkpoint.say_changes(run, saved)
         yield run
 
 
-def load_dataset(config):
+def load_dataset(config, saved):
     """The dataset of a Config, the same on every process. The first one downloads it; the others find it then."""
     dataset = None
     with naming(config.data_dir):
         if processes.is_first():
-            dataset = datasets.choose(config, checkpoint.dataset_in(config.results_dir))
+            has_digits = saved.config.dataset == "digits" if saved else not files.complete(config.results_dir)
+            dataset = datasets.choose(config, has_digits)
         name = processes.broadcast(dataset and dataset.name)
-        return dataset or datasets.load(name, config.data_dir, download=False)
+        cache = config.results_dir / datasets.CACHE
+        return dataset or datasets.load(name, config.data_dir, download=False, cache=cache)

@@ -27,21 +27,41 @@ def partial(path):
 
 
 def write(path, content):
-    """Replace a file atomically: a reader, or a kill at any moment, finds the old bytes or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace a file atomically: a reader, or a kill at any moment, finds the old bytes or the new ones.
+
+    Where only the last step is refused, as for a file that a viewer holds open, the new bytes stay under `partial`.
+    """
     part = partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_part(part, content)
+        rename(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    sync_directory(path.parent)
+
+
+def try_write(path, content):
+    """Replace a file that a run can do without: a refusal costs a warning. Returns whether it was replaced."""
+    try:
+        write(path, content)
+    except OSError as error:
+        print(f"WARNING: {path}: {error.strerror}; the run goes on, and writes it at the next chance", file=sys.stderr)
+        return False
+    return True
+
+
+def write_part(part, content):
+    """Write a file and sync it; after an error there is none."""
     try:
         with open(part, "wb") as file:
             file.write(content)
             file.flush()
             sync(file.fileno())
-        rename(part, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-    sync_directory(path.parent)
+        raise
 
 
 def sync(descriptor):

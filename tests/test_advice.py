@@ -1,0 +1,464 @@
+"""Every sentence that an error prints is followed: the advised command succeeds, or meets the next, other error.
+
+`FOLLOWED` names the test of each place that raises a UserError; a new one without a test fails here.
+"""
+
+import ast
+import contextlib
+import gzip
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import SMALL, call_main, write_mnist
+from PIL import Image
+
+import explorer.__main__
+import train
+from support import errors
+from support.data import download
+from support.machine import devices, environment
+from support.run import checkpoint, storage
+
+ROOT = Path(__file__).parent.parent
+ONE = (*SMALL, "--epochs", 1)
+TWO = (*SMALL, "--epochs", 2)
+
+FOLLOWED = {
+    "explorer/__init__.py:film": "test_damaged_frame_of_the_film",
+    "explorer/__init__.py:load_best": "test_page_of_a_run_that_was_interrupted",
+    "explorer/__main__.py:write": "test_page_of_a_run_whose_images_have_moved_or_changed",
+    "support/data/download.py:unavailable": "test_missing_mnist",
+    "support/data/idx.py:_images_and_labels": "test_damaged_idx_file",
+    "support/data/idx.py:_read_bytes": "test_damaged_idx_file",
+    "support/data/idx.py:_read_items": "test_damaged_idx_file",
+    "support/data/idx.py:_read_whole": "test_damaged_idx_file",
+    "support/data/images.py:check_classes": "test_folder_of_another_form",
+    "support/data/images.py:decode_all": "test_damaged_images",
+    "support/data/images.py:find_parts": "test_folder_of_another_form",
+    "support/data/images.py:load_folder": "test_folder_that_is_gone",
+    "support/errors.py:explain_missing_packages": "test_missing_package",
+    "support/machine/compiled.py:explain_compiler_errors": "test_compiler_that_fails",
+    "support/machine/devices.py:explain_missing_memory": "test_missing_memory",
+    "support/machine/devices.py:find_device": "test_device_that_is_not_there",
+    "support/machine/devices.py:present_device": "test_fewer_gpus_than_processes",
+    "support/machine/processes.py:explain_lost_process": "",  # says what happened; torchrun starts the processes again
+    "support/machine/processes.py:joined": "",  # names what to check, and is followed in test_filesystems.py
+    "support/run/checkpoint.py:check_fit": "test_run_of_other_widths",
+    "support/run/checkpoint.py:check_same_run": "test_run_of_other_settings",
+    "support/run/checkpoint.py:damage": "test_run_that_cannot_be_read",
+    "support/run/checkpoint.py:find_saved": "test_files_that_no_run_wrote",
+    "support/run/checkpoint.py:read": "test_run_that_cannot_be_read",
+    "support/run/checkpoint.py:read_config": "test_run_that_cannot_be_read",
+    "support/run/checkpoint.py:restore": "test_best_pt_that_is_missing_or_another_one",
+    "support/run/console.py:Output.write": "",  # names the stream and the system's reason
+    "support/run/storage.py:lock": "test_results_dir_that_cannot_be_used",
+    "train.py:not_finite": "test_loss_that_is_not_finite",
+    "variants/__init__.py:check_batches": "test_batches_without_mmd",
+}
+
+
+def raisers():
+    """Each function that makes a UserError, as path:function."""
+    found = set()
+    for path in [
+        ROOT / "train.py",
+        *(p for wing in ("support", "variants", "explorer") for p in (ROOT / wing).rglob("*.py")),
+    ]:
+        visit(ast.parse(path.read_text(encoding="utf-8")), (), f"{path.relative_to(ROOT).as_posix()}:", found)
+    return found
+
+
+def visit(node, place, path, found):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        place = (*place, node.name)
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("UserError", "Unavailable"):
+        found.add(path + ".".join(place))
+    for child in ast.iter_child_nodes(node):
+        visit(child, place, path, found)
+
+
+def test_every_error_is_followed_in_a_test():
+    assert raisers() == FOLLOWED.keys()
+    assert {name for name in FOLLOWED.values() if name} <= globals().keys()
+
+
+def refused(done, *words):
+    """Assert that a command ended in one line that holds these words."""
+    assert done.code == 1, done.err
+    assert done.err.splitlines()[-1].startswith(("main.py: error: ", "explorer: error: "))
+    for word in words:
+        assert word in done.err
+
+
+def succeeded(done):
+    assert done.code == 0, done.err
+    return done
+
+
+def write_images(folder, counts):
+    """Write {sub-folder: number of images} of noise."""
+    for seed, (name, n) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            values = np.random.default_rng(100 * seed + i).integers(0, 256, (28, 28)).astype(np.uint8)
+            Image.fromarray(values).save(folder / name / f"{i}.png")
+    return folder
+
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+
+# Data
+
+
+def test_missing_mnist(small_mnist, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_fetch", lambda *where: "no network")
+    flags = ("--dataset", "mnist", "--results_dir", tmp_path / "results", *ONE)
+    missing = ("--data_dir", tmp_path / "none")
+    refused(call_main(*missing, *flags), "Put the four IDX files or mnist.npz there", "--data_dir", "--dataset digits")
+    succeeded(call_main("--data_dir", small_mnist, *flags))
+    succeeded(call_main(*missing, *flags[2:], "--dataset", "digits", "--overwrite"))
+    shutil.copytree(small_mnist / "MNIST" / "raw", tmp_path / "none", dirs_exist_ok=True)
+    succeeded(call_main(*missing, *flags, "--overwrite"))
+
+
+IDX_DAMAGES = {
+    "items": ("t10k-images-idx3-ubyte", lambda content: content[:-1]),
+    "label": ("t10k-labels-idx1-ubyte", lambda content: content[:-1] + b"\x0b"),
+    "counts": ("t10k-labels-idx1-ubyte", lambda content: content[:7] + b"\x3b" + content[8:-1]),
+    "archive": ("t10k-labels-idx1-ubyte.gz", lambda content: gzip.compress(content)[:-9]),
+    "whole": ("mnist.npz", lambda content: b"damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", IDX_DAMAGES)
+def test_damaged_idx_file(small_mnist, tmp_path, monkeypatch, kind):
+    """Deleted files are downloaded; the download is a copy here."""
+    name, damage = IDX_DAMAGES[kind]
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    originals = small_mnist / "MNIST" / "raw"
+
+    def fetch(dataset, mirror, place):
+        shutil.copytree(originals, place, dirs_exist_ok=True)
+
+    monkeypatch.setattr(download, "_fetch", fetch)
+    if kind == "whole":
+        raw.mkdir(parents=True)
+        (raw / name).write_bytes(b"damaged")
+    else:
+        shutil.copytree(originals, raw)
+        (raw / name.removesuffix(".gz")).unlink()
+        (raw / name).write_bytes(damage((originals / name.removesuffix(".gz")).read_bytes()))
+    flags = ("--results_dir", tmp_path / "results", *ONE)
+    done = call_main("--data_dir", tmp_path / "data", *flags)
+    refused(done, name, "download both again" if kind == "counts" else "delete the file to download it again")
+    (raw / name).unlink()
+    succeeded(call_main("--data_dir", tmp_path / "data", *flags))
+    succeeded(call_main("--data_dir", small_mnist, *flags, "--overwrite"))
+
+
+FOLDERS = {
+    "none": ({"a": 0}, "put some there, in one sub-folder per class", lambda folder: write_images(folder, {"a": 3})),
+    "many": ({f"c{i}": 2 for i in range(21)}, "keep at most 20 classes", lambda folder: shutil.rmtree(folder / "c3")),
+    "one each": ({"a": 1, "b": 1}, "add one", lambda folder: write_images(folder, {"a": 2})),
+    "unknown": (
+        {"train/a": 2, "test/b": 2},
+        "give both parts the same classes",
+        lambda folder: write_images(folder, {"train/b": 2}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folder_of_another_form(tmp_path, name):
+    counts, advice, follow = FOLDERS[name]
+    write_images(tmp_path / "pets", counts)
+    flags = ("--dataset", tmp_path / "pets", "--results_dir", tmp_path / "results", *ONE)
+    refused(call_main(*flags), advice)
+    follow(tmp_path / "pets")
+    succeeded(call_main(*flags))
+
+
+def test_folder_of_which_one_part_has_classes(tmp_path):
+    folder = write_images(tmp_path / "pets", {"train/a": 3, "train/b": 3, "test": 2})
+    flags = ("--results_dir", tmp_path / "results", *ONE)
+    refused(call_main("--dataset", folder, *flags), f"name {folder / 'train'} as --dataset")
+    succeeded(call_main("--dataset", folder / "train", *flags))
+
+
+def test_damaged_images(tmp_path):
+    folder = write_images(tmp_path / "pets", {"a": 5})
+    for name in ("0.png", "1.png"):
+        (folder / "a" / name).write_text("no image")
+    flags = ("--dataset", folder, "--results_dir", tmp_path / "results", *ONE)
+    refused(call_main(*flags), "2 files cannot be read as images", "repair or remove them")
+    for name in ("0.png", "1.png"):
+        (folder / "a" / name).unlink()
+    succeeded(call_main(*flags))
+
+
+def test_folder_that_is_gone(tmp_path):
+    folder = write_images(tmp_path / "pets", {"a": 5})
+    flags = ("--results_dir", tmp_path / "results", "--resume", *ONE)
+    succeeded(call_main("--dataset", folder, *flags))
+    moved = folder.rename(tmp_path / "moved")
+    refused(call_main(*flags[:-1], 2), f"{folder} is not a directory; name another --dataset")
+    succeeded(call_main(*flags[:-1], 2, "--dataset", moved))
+
+
+def test_results_among_the_images(tmp_path):
+    folder = write_images(tmp_path / "pets", {"a": 5})
+    done = call_main("--dataset", folder, "--results_dir", folder / "results", *ONE)
+    assert done.code == 2
+    assert "name a --results_dir outside it" in done.err
+    succeeded(call_main("--dataset", folder, "--results_dir", tmp_path / "results", *ONE))
+
+
+# Flags
+
+
+def test_flags_that_exclude_each_other(run_main, tmp_path):
+    done = run_main(tmp_path, *ONE, "--resume", "--overwrite")
+    assert (done.code, "give one of the two" in done.err) == (2, True)
+    for flag in ("--resume", "--overwrite"):
+        succeeded(run_main(tmp_path, *ONE, flag))
+    done = run_main(tmp_path, *ONE, "--divergence", "mmd", "--prior", "vamp")
+    assert (done.code, "leave --prior at normal" in done.err) == (2, True)
+    succeeded(run_main(tmp_path / "mmd", *ONE, "--divergence", "mmd"))
+
+
+def test_batches_without_mmd(run_main, tmp_path):
+    flags = ("--divergence", "mmd", *ONE)
+    refused(run_main(tmp_path, *flags, "--batch_size", 23), "change --batch_size")
+    succeeded(run_main(tmp_path, *flags, "--batch_size", 25))
+
+
+# The machine
+
+
+def test_missing_package():
+    for module, name in errors.DISTRIBUTIONS.items():
+        assert metadata.version(name)
+        error = ModuleNotFoundError(name=module)
+        with pytest.raises(errors.UserError, match=f"pip install {name}"), errors.explain_missing_packages():
+            raise error
+
+
+def test_device_that_is_not_there(run_main, tmp_path):
+    kind = "mps" if torch.cuda.is_available() else "cuda"
+    refused(run_main(tmp_path, *ONE, "--device", kind), "use --device auto or cpu")
+    for device in ("auto", "cpu"):
+        succeeded(run_main(tmp_path, *ONE, "--device", device, "--overwrite"))
+
+
+def test_fewer_gpus_than_processes(monkeypatch):
+    """Simulated, and `nproc_per_node` lowered from 2 to 1."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(devices, "find_world", lambda: environment.World(1, 2))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(errors.UserError, match="lower nproc_per_node"):
+        devices.present_device("cuda")
+    monkeypatch.setattr(devices, "find_world", lambda: environment.ALONE)
+    assert devices.present_device("cuda") == torch.device("cuda", 0)
+
+
+def test_compiler_that_fails(run_main, tmp_path, monkeypatch):
+    def no_compiler(*arguments, **options):
+        def fail(*batch):
+            raise torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
+
+        return fail
+
+    with contextlib.suppress(TypeError):
+        torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    refused(run_main(tmp_path, *ONE, "--compile", "on"), "use --compile off")
+    succeeded(run_main(tmp_path, *ONE, "--compile", "off"))
+
+
+@pytest.mark.parametrize("finished", [0, 1])
+def test_missing_memory(run_main, tmp_path, monkeypatch, finished):
+    """A step that takes no more than 32 images; an epoch may be finished before memory is short."""
+    if finished:
+        succeeded(run_main(tmp_path, *ONE))
+    eager = train.choose_step
+
+    def choose(config, step):
+        if config.batch_size > 32:
+            return lambda *batch: torch.empty(2**60)
+        return eager(config, step)
+
+    monkeypatch.setattr(train, "choose_step", choose)
+    refused(run_main(tmp_path, *TWO), "lower --batch_size (with --resume, if epochs are finished)", "smaller network")
+    resume = ("--resume",) if finished else ()
+    succeeded(run_main(tmp_path, *TWO, "--batch_size", 32, *resume))
+
+
+# The run in the directory
+
+
+def test_run_of_other_settings(copied_run, run_main, monkeypatch, tmp_path):
+    folder = copied_run.folder
+    changed = (*SMALL, "--epochs", 4, "--lr", 0.01)
+    done = run_main(folder, *changed)
+    refused(done, "or continue it with --resume, without these flags or with their new values")
+    succeeded(run_main(folder, "--resume", "--epochs", 4))
+    succeeded(run_main(folder, "--resume", *changed[:-4], "--epochs", 5, "--lr", 0.01))
+    refused(run_main(folder, *ONE, "--lr", 0.01), "name --epochs 5 or more, or replace it with --overwrite")
+    succeeded(run_main(folder, *SMALL, "--epochs", 5, "--lr", 0.01))
+    succeeded(run_main(tmp_path / "another", *changed))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "fingerprint", lambda: "other")
+        refused(run_main(folder, *SMALL, "--epochs", 6, "--lr", 0.01), "continue it all the same with --resume")
+        succeeded(run_main(folder, *SMALL, "--epochs", 6, "--lr", 0.01, "--resume"))
+    succeeded(run_main(folder, *ONE, "--overwrite"))
+
+
+def test_run_on_other_data(copied_run, tmp_path):
+    other = write_mnist(tmp_path / "other", n_train=200)
+    flags = ("--data_dir", other, "--results_dir", copied_run.folder, *SMALL, "--epochs")
+    refused(call_main(*flags, 4), "of its 360 images ", "or go on with these with --resume")
+    succeeded(call_main(*flags, 4, "--resume"))
+    succeeded(call_main(*flags, 4))  # they are the run's own now
+
+
+def test_run_of_other_widths(copied_run, run_main):
+    flags = ("--resume", "--epochs", 4)
+    refused(run_main(copied_run.folder, *flags, "--hidden_dims", 8), "leave these flags out, or replace it")
+    succeeded(run_main(copied_run.folder, *flags))
+    succeeded(run_main(copied_run.folder, "--overwrite", *ONE, "--hidden_dims", 8))
+
+
+SPOILED = {
+    "damaged": lambda saved: saved.update(history=3),
+    "another format": lambda saved: saved.update(format=1),
+    "another flag": lambda saved: saved["config"].update(warp=9),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_run_that_cannot_be_read(copied_run, run_main, tmp_path, kind):
+    path = copied_run.folder / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    SPOILED[kind](saved)
+    torch.save(saved, path)
+    refused(run_main(copied_run.folder, *ONE), "replace it with --overwrite, or name another --results_dir")
+    succeeded(run_main(tmp_path / "another", *ONE))
+    succeeded(run_main(copied_run.folder, *ONE, "--overwrite"))
+
+
+def test_files_that_no_run_wrote(run_main, tmp_path):
+    (tmp_path / "loss.png").touch()
+    refused(run_main(tmp_path, *ONE), "replace it with --overwrite, or name another --results_dir")
+    succeeded(run_main(tmp_path / "another", *ONE))
+    succeeded(run_main(tmp_path, *ONE, "--overwrite"))
+
+
+@pytest.mark.parametrize("kind", ["missing", "another"])
+def test_best_pt_that_is_missing_or_another_one(copied_run, run_main, tmp_path, monkeypatch, kind):
+    evaluate = train.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *batch: evaluate(*batch)._replace(bce=1e6))
+        succeeded(run_main(copied_run.folder, *SMALL, "--epochs", 4))
+    path = copied_run.folder / "best.pt"
+    sound = path.read_bytes()
+    if kind == "missing":
+        path.unlink()
+    else:
+        succeeded(run_main(tmp_path / "another", *ONE))
+        shutil.copy(tmp_path / "another" / "best.pt", path)
+    refused(run_main(copied_run.folder, *SMALL, "--epochs", 5), "best.pt is ", "replace it with --overwrite")
+    path.write_bytes(sound)
+    succeeded(run_main(copied_run.folder, *SMALL, "--epochs", 5))
+    path.unlink()
+    succeeded(run_main(copied_run.folder, *ONE, "--overwrite"))
+
+
+def test_results_dir_that_cannot_be_used(run_main, tmp_path):
+    (tmp_path / "file").touch()
+    refused(run_main(tmp_path / "file", *ONE), "name another --results_dir")
+    succeeded(run_main(tmp_path / "results", *ONE))
+    with storage.lock(tmp_path / "results"):
+        refused(run_main(tmp_path / "results", *ONE), "wait for it, or name another --results_dir")
+        succeeded(run_main(tmp_path / "another", *ONE))
+    succeeded(run_main(tmp_path / "results", *ONE))
+
+
+@pytest.mark.parametrize("flags", [("--lr", 5e-4), ("--precision", "float32")])
+def test_loss_that_is_not_finite(run_main, tmp_path, monkeypatch, flags):
+    """bfloat16 at --lr 0.001 is the run that diverges in epoch 2."""
+    begun = (*SMALL, "--precision", "bfloat16")
+    succeeded(run_main(tmp_path, *begun, "--epochs", 1))
+    choose = train.choose_step
+
+    def diverge(config, step):
+        is_bad = config.precision == "bfloat16" and config.lr == 1e-3
+        return (lambda *batch: torch.tensor([torch.nan, 1.0])) if is_bad else choose(config, step)
+
+    monkeypatch.setattr(train, "choose_step", diverge)
+    done = run_main(tmp_path, *begun, "--epochs", 3)
+    refused(
+        done, "in epoch 2, batch 1: name a lower --lr, or --precision float32 with --resume, which goes on from epoch 1"
+    )
+    done = succeeded(run_main(tmp_path, "--resume", "--epochs", 3, *flags))
+    assert "Continuing after epoch 1 of 3" in done.out
+
+
+def test_first_loss_that_is_not_finite(run_main, tmp_path, monkeypatch):
+    choose = train.choose_step
+
+    def diverge(config, step):
+        return (lambda *batch: torch.tensor([torch.nan, 1.0])) if config.lr == 1 else choose(config, step)
+
+    monkeypatch.setattr(train, "choose_step", diverge)
+    done = run_main(tmp_path, *ONE, "--lr", 1, "--precision", "float32")
+    refused(done, "in epoch 1, batch 1: name a lower --lr\n")
+    succeeded(run_main(tmp_path, *ONE, "--lr", 1e-3))
+
+
+# The page
+
+
+def page(*arguments):
+    with contextlib.redirect_stdout(None):
+        return explorer.__main__.main([str(argument) for argument in arguments])
+
+
+def test_page_of_a_run_whose_images_have_moved_or_changed(tmp_path, capsys):
+    folder = write_images(tmp_path / "pets", {"a": 7, "b": 7})
+    results = tmp_path / "results"
+    assert page(tmp_path) == 1
+    assert "checkpoint.pt is missing" in capsys.readouterr().err
+    succeeded(call_main("--dataset", folder, "--results_dir", results, *ONE))
+    moved = folder.rename(tmp_path / "moved")
+    assert page(results) == 1
+    assert f"{folder} is not a directory; name another --dataset" in capsys.readouterr().err
+    assert page(results, "--dataset", moved) == 0
+    other = write_images(tmp_path / "other", {"a": 7, "b": 9})
+    assert page(results, "--dataset", other) == 1
+    assert "name that as --dataset" in capsys.readouterr().err
+
+
+def test_page_of_a_run_that_was_interrupted(copied_run, small_mnist, run_main, tmp_path, capsys):
+    succeeded(run_main(tmp_path / "another", *ONE))
+    shutil.copy(tmp_path / "another" / "best.pt", copied_run.folder)
+    assert page(copied_run.folder, "--data_dir", small_mnist) == 1
+    assert "run the same command again to complete it" in capsys.readouterr().err
+    succeeded(run_main(copied_run.folder, *copied_run.flags))  # done: the last epoch is the best, and is not looked at
+    (copied_run.folder / "samples.png").unlink()
+    succeeded(run_main(copied_run.folder, *copied_run.flags))
+    assert page(copied_run.folder, "--data_dir", small_mnist) == 0
+
+
+def test_damaged_frame_of_the_film(copied_run, small_mnist, capsys):
+    path = copied_run.folder / "latent" / "epoch_002.npy"
+    path.write_bytes(b"damaged")
+    assert page(copied_run.folder, "--data_dir", small_mnist) == 1
+    assert f"{path} is damaged: delete it" in capsys.readouterr().err
+    path.unlink()
+    assert page(copied_run.folder, "--data_dir", small_mnist) == 0
