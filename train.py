@@ -159,8 +159,7 @@ def begin(config, dataset):
 
 def check_finite(run, losses, epoch):
     """Raise UserError, naming the first bad batch, if an epoch's losses (batches, 2) are not all finite."""
-    bad = (~losses.isfinite()).any(1).nonzero()
-    if len(bad):
+    if len(bad := (~losses.isfinite()).any(1).nonzero()):
         raise not_finite(run, f"batch {bad[0].item() + 1}", epoch)
 
 

@@ -20,7 +20,7 @@ import explorer.__main__
 import train
 from support import errors
 from support.data import download
-from support.machine import devices, environment
+from support.machine import compiled, devices, environment
 from support.run import checkpoint, storage
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ FOLLOWED = {
     "support/data/images.py:find_parts": "test_folder_of_another_form",
     "support/data/images.py:load_folder": "test_folder_that_is_gone",
     "support/errors.py:explain_missing_packages": "test_missing_package",
-    "support/machine/compiled.py:explain_compiler_errors": "test_compiler_that_fails",
+    "support/machine/compiled.py:give_up": "test_compiler_that_fails",
     "support/machine/devices.py:explain_missing_memory": "test_missing_memory",
     "support/machine/devices.py:find_device": "test_device_that_is_not_there",
     "support/machine/devices.py:present_device": "test_fewer_gpus_than_processes",
@@ -268,16 +268,11 @@ def test_fewer_gpus_than_processes(monkeypatch):
 
 
 def test_compiler_that_fails(run_main, tmp_path, monkeypatch):
-    def no_compiler(*arguments, **options):
-        def fail(*batch):
-            raise torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
+    def fail(*batch):
+        raise RuntimeError("no compiler")
 
-        return fail
-
-    with contextlib.suppress(TypeError):
-        torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no compiler"), None)
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    refused(run_main(tmp_path, *ONE, "--compile", "on"), "use --compile off")
+    monkeypatch.setattr(compiled, "build", fail)
+    refused(run_main(tmp_path, *ONE, "--compile", "on"), "no compiler", "use --compile off")
     succeeded(run_main(tmp_path, *ONE, "--compile", "off"))
 
 

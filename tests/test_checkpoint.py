@@ -725,6 +725,8 @@ TAMPERED = {
     "weights of another shape": put("model", "decoder.0.weight", torch.zeros(2, 16)),
     "no optimiser": put("optimizer", {}),
     "no scheduler": put("scheduler", None),
+    "no checksums": put("data", 3),
+    "checksums of another kind": put("data", torch.zeros(360)),
     "no fingerprint": lambda saved: saved.pop("fingerprint"),
 }
 

@@ -230,8 +230,10 @@ def load(path):
         if not history:
             raise ValueError("no epoch is finished")
         states = (saved[name] for name in ("model", "optimizer", "scheduler"))
-        where = (frozenset(saved.get("named", ())), saved.get("data"), saved.get("threads"))
-        return Saved(config, str(saved["fingerprint"]), history, *states, *where)
+        named, data, threads = (saved.get(name) for name in ("named", "data", "threads"))
+        if data is not None and data.dtype != torch.int32:
+            raise ValueError("no checksums of images")
+        return Saved(config, str(saved["fingerprint"]), history, *states, frozenset(named or ()), data, threads)
 
 
 def read_config(saved, path):
