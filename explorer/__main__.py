@@ -2,12 +2,11 @@
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 from support.errors import UserError, naming
 from support.run.console import exit_code
-from support.run.signals import leave_on_signals
+from support.run.signals import leave, leave_on_signals
 
 
 def write(folder, data_dir=None):
@@ -48,4 +47,4 @@ def run(argv):
 
 if __name__ == "__main__":
     leave_on_signals("")
-    sys.exit(main())
+    leave(main())

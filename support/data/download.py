@@ -16,7 +16,7 @@ import urllib.request
 import filelock
 
 from support.data import idx
-from support.errors import UserError
+from support.errors import UserError, load_package
 
 PROBE_SECONDS = 5
 STALL_SECONDS = 10
@@ -46,7 +46,7 @@ def fetch(name, raw):
         Unavailable: no server has the files.
         OSError: a file cannot be written.
     """
-    from torchvision import datasets  # here: it takes seconds to import, and most runs find their data on disk
+    datasets = load_package("torchvision.datasets")  # here: it takes seconds, and most runs find their data on disk
 
     dataset = getattr(datasets, idx.FOLDERS[name])
     causes = probe(dataset.mirrors)

@@ -88,5 +88,5 @@ def explain_missing_memory():
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_WORDS):
             sizes = "--hidden_dims, --latent_dim, --batch_size or --prior_components"
-            raise UserError(f"not enough memory for this network and batch: lower {sizes}") from error
+            raise UserError(f"not enough memory: lower {sizes}, or raise the limit (ulimit -v)") from error
         raise
