@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 from support.errors import UserError, load_package
@@ -96,3 +97,11 @@ def require_packages():
 def usable_cpus():
     """How many CPUs this process may keep busy: those it may run on, but no more than its cgroup's quota."""
     return load_package("joblib").cpu_count()
+
+
+def read_text(path):
+    """The content of a text file, or None if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
