@@ -1,12 +1,11 @@
 """Train a variational auto-encoder and draw its latent space: python main.py --epochs 100 --log_interval 30"""
 
-import os
 import sys
 
 from support.machine.environment import find_world
 from support.run.config import parse
 from support.run.console import exit_code
-from support.run.signals import leave_on_signals
+from support.run.signals import leave, leave_on_signals
 
 INTERRUPTED = "Interrupted; the same command continues after the last finished epoch"
 
@@ -42,8 +41,4 @@ if __name__ == "__main__":
     if "--overwrite" in sys.argv:
         INTERRUPTED += " (without --overwrite, once an epoch is saved)"
     leave_on_signals(INTERRUPTED if find_world().rank == 0 else "")
-    code = main()
-    if find_world().size > 1:
-        # A thread of PyTorch that frees a tensor while the interpreter shuts down would abort the process: skip that.
-        os._exit(code)
-    sys.exit(code)
+    leave(main())

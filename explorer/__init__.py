@@ -4,6 +4,10 @@ Skip it on a first reading: training does not need it. `save_means` keeps the la
 page's film; `write` puts them, test images and the best weights into one HTML file.
 """
 
+from support.machine.environment import require_packages
+
+require_packages()
+
 import base64
 import io
 import json

@@ -2,13 +2,12 @@
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 from support.errors import UserError, naming
 from support.run.config import dataset_name, directory
 from support.run.console import exit_code
-from support.run.signals import leave_on_signals
+from support.run.signals import leave, leave_on_signals
 
 
 def write(folder, data_dir=None, dataset=None):
@@ -61,4 +60,4 @@ def run(argv):
 
 if __name__ == "__main__":
     leave_on_signals("")
-    sys.exit(main())
+    leave(main())

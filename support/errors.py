@@ -1,9 +1,9 @@
 """Errors that end a command with one line instead of a traceback."""
 
 import contextlib
-from pathlib import Path
+import importlib
+import sys
 
-ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow"}  # what pip calls them
 
 
@@ -13,7 +13,7 @@ class UserError(Exception):
 
 def first_line(error):
     """The first line of an error or warning; PyTorch adds advice and stack traces below."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextlib.contextmanager
@@ -30,15 +30,22 @@ def naming(path):
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-@contextlib.contextmanager
-def explain_missing_packages():
-    """Turn the failed import of a package into a UserError that says how to install it."""
+def load_package(name):
+    """Import and return a module of another project.
+
+    Raises:
+        UserError: its package is missing, or cannot be loaded on this machine.
+    """
     try:
-        yield
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        is_ours = (ROOT / package).exists() or (ROOT / f"{package}.py").exists()
-        if is_ours:
-            raise
-        name = DISTRIBUTIONS.get(package, package)
-        raise UserError(f"the package {name} is not installed: pip install {name}") from error
+        missing = error.name.partition(".")[0]
+        if missing in sys.stdlib_module_names:
+            raise UserError(f"this Python was built without {missing.strip('_')}: use another one") from error
+        package = DISTRIBUTIONS.get(missing, missing)
+        raise UserError(f"the package {package} is not installed: pip install {package}") from error
+    except (ImportError, OSError, RuntimeError, MemoryError) as error:
+        package = name.partition(".")[0]
+        package = "torch torchvision" if package.startswith("torch") else DISTRIBUTIONS.get(package, package)
+        reason = f"{name} is installed, but cannot be loaded here ({first_line(error)})"
+        raise UserError(f"{reason}: pip install --force-reinstall {package}") from error

@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 import main
 from support.run import checkpoint
+from support.run.signals import STOPPING, leave_on_signals
 
 ROOT = Path(__file__).parent.parent
 ENDLESS = 10**6  # epochs
-PATIENCE = 120  # seconds until a process counts as hanging
-STOPPING = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", None))
+PATIENCE = 300  # seconds until a process counts as hanging
+INTERRUPTED = f"{main.INTERRUPTED}\n"
 
 
 def command(*flags):
@@ -43,7 +44,7 @@ def run_command(*flags, **options):
 def forks():
     """A server that has PyTorch imported: the processes it forks start in a moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train", "explorer", "support.report", "torch._dynamo"])  # Adam imports the last
+    context.set_forkserver_preload(["train", "explorer", "support.run.report", "torch._dynamo"])  # Adam imports it
     return context
 
 
@@ -70,6 +71,7 @@ def run_main(argv, log, file_size):
     os.dup2(descriptor, 2)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    leave_on_signals(main.INTERRUPTED)
     sys.exit(main.main(argv))
 
 
@@ -167,6 +169,14 @@ def children(process):
         return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     except FileNotFoundError:  # it has ended
         return []
+
+
+def is_running(pid):
+    """Whether there is a process of this id that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def check_intact(folder):

@@ -3,9 +3,12 @@
 import builtins
 import contextlib
 import errno
+import functools
+import importlib
 import io
 import json
 import os
+import subprocess
 import sys
 import warnings
 from importlib import metadata
@@ -19,7 +22,7 @@ from helpers import SMALL, call_main, contents
 import main
 import utils
 from support.data import datasets
-from support.errors import UserError, naming
+from support.errors import UserError, first_line, load_package, naming
 from support.machine import arithmetic, devices, environment, processes
 from support.run import console, report, storage
 
@@ -111,14 +114,23 @@ def test_streams_are_put_back(flags, no_drawing):
     assert (sys.stdout, sys.stderr) == (out, err)
 
 
-def test_progress_bar_is_shown_on_terminals_only(flags, no_drawing):
+def test_progress_bar_is_shown_where_a_person_watches(flags, no_drawing, monkeypatch):
     err = io.StringIO()
     assert call_with(io.StringIO(), err, *flags) == 0
     assert err.getvalue() == ""
     terminal = io.StringIO()
     terminal.isatty = lambda: True
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     assert call_with(io.StringIO(), terminal, *flags, "--overwrite") == 0
     assert "batch/s" in terminal.getvalue()
+    for name, value in (("TERM", "dumb"), ("JPY_PARENT_PID", "1")):  # an editor's shell; a notebook's !python main.py
+        monkeypatch.setenv(name, value)
+        saved = io.StringIO()
+        saved.isatty = lambda: True
+        assert call_with(io.StringIO(), saved, *flags, "--overwrite") == 0
+        assert saved.getvalue() == ""
+        monkeypatch.setenv("TERM", "xterm")
 
 
 # Variables and files of other programs
@@ -308,6 +320,13 @@ def test_nearest_name_is_kept():
 # Processes
 
 
+def test_second_task_of_srun_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    advice = "srun starts 2 tasks: use --ntasks=1"
+    with storage.lock(tmp_path), pytest.raises(UserError, match=advice), storage.lock(tmp_path):
+        pass
+
+
 def test_unknown_address_of_the_others_is_named_at_once(flags, torchrun):
     torchrun(RANK="0", LOCAL_RANK="0", MASTER_ADDR="no-such-host.invalid")
     done = call_main(*flags, "--device", "cpu")
@@ -400,7 +419,8 @@ def missing(monkeypatch):
     version = metadata.version
 
     def block(package):
-        monkeypatch.setitem(sys.modules, package, None)
+        for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+            monkeypatch.setitem(sys.modules, name, None)
 
         def find_version(name):
             if name.replace("scikit-learn", "sklearn") == package:
@@ -433,15 +453,60 @@ def test_torchvision_that_is_needed_is_named(flags, tmp_path, missing):
 
 
 @pytest.mark.parametrize(("module", "name"), [("sklearn", "scikit-learn"), ("PIL", "pillow"), ("imageio", "imageio")])
-def test_missing_package_is_named_as_pip_calls_it(flags, missing, monkeypatch, module, name):
+def test_missing_package_is_named_as_pip_calls_it(missing, module, name):
     missing(module)
+    with pytest.raises(UserError, match=f"^the package {name} is not installed: pip install {name}$"):
+        load_package(f"{module}.part")
 
-    def need(*arguments):
-        __import__(f"{module}.v3")
 
-    monkeypatch.setattr(datasets, "choose", need)
+BROKEN = {
+    "library": ("sklearn", OSError("libgomp.so.1: cannot open shared object file"), "--force-reinstall scikit-learn"),
+    "pair": ("torchvision", RuntimeError("operator torchvision::nms does not exist"), "reinstall torch torchvision"),
+    "numpy": ("numpy", ImportError("\n\nIMPORTANT: numpy is broken\nmore"), "--force-reinstall numpy"),
+    "limit": ("torch", MemoryError(), "reinstall torch torchvision"),
+    "lzma": ("torchvision", ModuleNotFoundError("No module named '_lzma'", name="_lzma"), "built without lzma"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_package_that_cannot_be_loaded_is_named_with_its_reason(flags, monkeypatch, name):
+    package, error, advice = BROKEN[name]
+
+    def choose(*arguments):
+        monkeypatch.setattr(importlib, "import_module", fail)
+        load_package(package)
+
+    def fail(module):
+        raise error
+
+    monkeypatch.setattr(datasets, "choose", choose)
     done = call_main(*flags)
-    assert (done.code, done.err) == (1, f"main.py: error: the package {name} is not installed: pip install {name}\n")
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith("main.py: error: ")
+    assert advice in line
+    assert isinstance(error, ModuleNotFoundError) or first_line(error) in line
+
+
+COMMANDS = (["main.py"], ["-m", "explorer", "results"], ["-m", "studies.gap"], ["-m", "benchmarks.speed"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_names_a_package_that_is_missing_or_broken(tmp_path, command):
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    arguments = [sys.executable, *command]
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    root = Path(main.__file__).parent
+    done = subprocess.run(arguments, cwd=root, env=variables, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "error: torch is installed, but cannot be loaded here (libcudart.so.13: cannot open" in line
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.version_info = (3, 10, 4)\nsys.version = '3.10.4 (main)'"
+    )
+    done = subprocess.run(arguments, cwd=root, env=variables, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: Python 3.11 or later is needed, and this is Python 3.10.4\n")
 
 
 def test_missing_file_of_the_program_is_no_missing_package(flags, monkeypatch):
@@ -452,54 +517,37 @@ def test_missing_file_of_the_program_is_no_missing_package(flags, monkeypatch):
 
 # CPUs
 
-ROOT = "/sys/fs/cgroup"
-QUOTAS = {
-    "no groups": ("", {}, None),
-    "no limit": ("0::/job\n", {f"{ROOT}/job/cpu.max": "max 100000\n"}, None),
-    "version 2": ("0::/job\n", {f"{ROOT}/job/cpu.max": "200000 100000\n"}, 2),
-    "container": ("0::/\n", {f"{ROOT}/cpu.max": "150000 100000\n"}, 1.5),
-    "a parent's": ("0::/a/b\n", {f"{ROOT}/a/b/cpu.max": "max 100000\n", f"{ROOT}/a/cpu.max": "400000 100000\n"}, 4),
-    "outside the namespace": ("0::/../../x\n", {f"{ROOT}/cpu.max": "300000 100000\n"}, 3),
-    "version 1": (
-        "5:memory:/job\n4:cpu,cpuacct:/job\n1:name=systemd:/\n",
-        {
-            f"{ROOT}/cpu,cpuacct/job/cpu.cfs_quota_us": "50000\n",
-            f"{ROOT}/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
-        },
-        0.5,
-    ),
-    "version 1, no limit": (
-        "4:cpu:/\n",
-        {f"{ROOT}/cpu/cpu.cfs_quota_us": "-1\n", f"{ROOT}/cpu/cpu.cfs_period_us": "100000\n"},
-        None,
-    ),
-    "damaged": ("0::/job\n", {f"{ROOT}/job/cpu.max": "many\n"}, None),
-    "another form": ("nonsense\n", {}, None),
-}
 
-
-@pytest.mark.parametrize("name", QUOTAS)
-def test_cpu_quota_of_control_groups(name):
-    groups, files, expected = QUOTAS[name]
-    read = {Path(path): text for path, text in files.items()}
-    assert environment.cpu_quota(groups, lambda path: read.get(Path(path))) == expected
-
-
-def test_threads_are_as_many_as_the_quota_allows(monkeypatch):
+def test_threads_are_as_many_as_this_process_may_use(monkeypatch):
     threads = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(environment.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    for quota, expected in ((2.0, 2), (1.5, 1), (0.2, 1), (None, 64), (100.0, 64)):
-        monkeypatch.setattr(environment, "cpu_quota", lambda groups, read, quota=quota: quota)
+    for cpus, expected in ((2, 2), (64, 64), (100, 64)):
+        monkeypatch.setattr(arithmetic, "usable_cpus", lambda cpus=cpus: cpus)
         with arithmetic.fast_arithmetic():
             assert threads.pop() == expected
         assert threads.pop() == 64, "what the caller had"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with arithmetic.fast_arithmetic():
         assert threads == []
+
+
+@needs_linux
+def test_cpus_are_those_of_affinity_and_quota(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(os.path, "exists", lambda path, exists=os.path.exists: "cgroup" in str(path) or exists(path))
+    for quota, expected in (("max 100000", 8), ("300000 100000", 3), ("20000 100000", 1)):
+        opened = functools.partial(open_as, {"/sys/fs/cgroup/cpu.max": quota})
+        monkeypatch.setattr(builtins, "open", opened)
+        assert environment.usable_cpus() == expected
+
+
+def open_as(contents, path, *arguments, open=open, **options):
+    """open(), but some paths have these contents."""
+    return io.StringIO(contents[path]) if path in contents else open(path, *arguments, **options)
 
 
 # Windows

@@ -313,5 +313,5 @@ def test_network_too_large_for_memory_is_refused_in_one_line(run_main, tmp_path,
     monkeypatch.setattr(train, "build_model", refuse)
     done = run_main(tmp_path / "results", "--hidden_dims", 10**9)
     assert done.code == 1
-    assert "not enough memory for this network and batch: lower --hidden_dims" in done.err
+    assert "not enough memory: lower --hidden_dims" in done.err
     assert done.err.count("\n") == 1

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from support.data import idx
 from support.data.download import Unavailable, fetch, files_with_other_contents, unavailable
 from support.data.images import load_folder, shorten
+from support.errors import load_package
 
 TITLES = {
     "mnist": "MNIST",
@@ -181,9 +182,7 @@ def _load_digits():
 
     They fill their images, so they are scaled to 20 x 20 with a margin of 4: MNIST's digits lie in such a box.
     """
-    from sklearn.datasets import load_digits  # here: it takes a second to import, and only this dataset needs it
-
-    digits = load_digits()
+    digits = load_package("sklearn.datasets").load_digits()  # here: it takes a second to import
     boxes = torch.from_numpy(digits.images).float().div_(16).unsqueeze(1)
     images = F.pad(F.interpolate(boxes, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
     images = images.mul_(255).round_().byte().reshape(-1, 784)

@@ -8,7 +8,7 @@ import urllib.parse
 from pathlib import Path
 
 from support.data import idx
-from support.errors import UserError
+from support.errors import UserError, load_package
 
 STALL_SECONDS = 10
 # The CRC-32 of the published files, unpacked, in the order of idx.FILES. It takes 0.03 s, and MD5 0.16 s.
@@ -27,7 +27,7 @@ def fetch(name, data_dir):
 
     Raises Unavailable if no server has them, OSError if a file cannot be written.
     """
-    from torchvision import datasets  # here: it takes seconds to import, and most runs find their data on disk
+    datasets = load_package("torchvision.datasets")  # here: it takes seconds, and most runs find their data on disk
 
     dataset = getattr(datasets, idx.FOLDERS[name])
     raw = data_dir / idx.FOLDERS[name] / "raw"

@@ -44,14 +44,15 @@ def estimate(model, images, train_images, k=None):
         images: (N, 784) uint8, on the model's device, as are the training images.
         k: samples per image for importance sampling, at least 10; as many as take a few seconds if None.
 
-    Returns: an Estimate.
+    Returns: an Estimate, on the CPU: mps has no float64 for what is computed of it.
     """
     if model.latent_dim <= MOST_DIMS:
-        return Estimate(quadrature(model, images))
+        return Estimate(quadrature(model, images).cpu())
     k = k or affordable_samples(model, len(images))
     proposal = proposal_of(model, train_images)
     log_p, log_p_tenth = (
-        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED)) for samples in (k, k // 10)
+        importance_sampling(model, proposal, images, samples, generator(EVALUATION_SEED)).cpu()
+        for samples in (k, k // 10)
     )
     return Estimate(log_p, k, log_p_tenth)
 

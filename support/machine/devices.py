@@ -88,7 +88,7 @@ def explain_missing_memory():
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_WORDS):
             raise UserError(
-                "not enough memory for this network and batch: lower --batch_size (with --resume, if epochs are "
-                "finished), or begin with a smaller network: --hidden_dims, --latent_dim, --prior_components"
+                "not enough memory: lower --batch_size (with --resume, if epochs are finished), begin with a smaller "
+                "network (--hidden_dims, --latent_dim, --prior_components), or raise the limit (ulimit -v)"
             ) from error
         raise

@@ -1,15 +1,20 @@
 """What a shell, a notebook, a cluster or a container hands down to the command. This module imports no torch."""
 
 import contextlib
+import getpass
+import logging
 import os
 import sys
-from pathlib import Path, PurePosixPath
+import warnings
+from pathlib import Path
 from typing import NamedTuple
 
+from support.errors import UserError, load_package
+
+NEEDED = ("numpy", "torch", "matplotlib", "PIL", "imageio", "tqdm", "filelock")
 # Where these are set to nothing, their readers take that for a value.
 EMPTY_IS_UNSET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 NUMBERS_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
-CGROUPS = PurePosixPath("/sys/fs/cgroup")
 
 
 class World(NamedTuple):
@@ -34,62 +39,64 @@ def find_world():
     return World(rank, size) if rank < size else ALONE
 
 
+def advice_on_srun():
+    """What to add where a second run in a directory is refused: srun may have started the command more than once."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    return "" if tasks == "1" else f" (srun starts {tasks} tasks: use --ntasks=1, or torchrun as in docs/cluster.md)"
+
+
 @contextlib.contextmanager
 def clean_environment():
-    """Hide what the environment holds for other programs while matplotlib and torch are imported and used."""
-    misleading = [name for name in EMPTY_IS_UNSET if not os.environ.get(name, "").strip()]
-    hidden = {name: os.environ.pop(name) for name in (*misleading, "MPLBACKEND") if name in os.environ}
+    """Hide what other programs have set while matplotlib and torch are imported and used. At the end all is as before.
+
+    Importing a package changes settings as well, such as the filters of warnings.
+    """
+    before = dict(os.environ)
     is_first_import = "matplotlib" not in sys.modules
+    misleading = [name for name in EMPTY_IS_UNSET if not before.get(name, "").strip()]
+    for name in (*misleading, "MPLBACKEND"):
+        os.environ.pop(name, None)
+    os.environ.setdefault("USER", user_name())  # PyTorch asks for it when it compiles
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of a home directory that it cannot write to
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
-        os.environ.update(hidden)
-        if is_first_import and "matplotlib" in sys.modules and "MPLBACKEND" in hidden:
+        logger.setLevel(level)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+        if is_first_import and "matplotlib" in sys.modules and "MPLBACKEND" in before:
             with contextlib.suppress(ValueError):  # a notebook's backend, which need not be installed here
-                sys.modules["matplotlib"].rcParams["backend"] = hidden["MPLBACKEND"]
+                sys.modules["matplotlib"].rcParams["backend"] = before["MPLBACKEND"]
+
+
+def user_name():
+    """The user's name; in a container, the user may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid-{os.getuid()}"
+
+
+def require_packages():
+    """Load what every command needs. If that fails, end the process with a line that says why.
+
+    A package of commands calls this before it imports anything else.
+    """
+    try:
+        with clean_environment():
+            for name in NEEDED:
+                load_package(name)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def usable_cpus():
     """How many CPUs this process may keep busy: those it may run on, but no more than its cgroup's quota."""
-    try:
-        present = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        present = os.cpu_count() or 1
-    quota = cpu_quota(read_text("/proc/self/cgroup") or "", read_text)
-    return present if quota is None else max(1, min(present, int(quota)))
-
-
-def cpu_quota(groups, read):
-    """The CPUs that the control groups of a process allow it, or None for no limit. A group's parents limit it too.
-
-    Args:
-        groups: the content of /proc/self/cgroup.
-        read: a function from a path to the file's content, or None if there is no such file.
-    """
-    quotas = []
-    for line in groups.splitlines():
-        controllers, _, path = line.partition(":")[2].partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        inside = PurePosixPath(os.path.normpath(path).lstrip("/"))
-        for group in (inside, *inside.parents):
-            if controllers:  # version 1
-                folder = CGROUPS / controllers / group
-                files = [read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-                numbers = [text or "" for text in files]
-            else:
-                numbers = (read(CGROUPS / group / "cpu.max") or "").split()
-            quotas.append(as_quota(numbers))
-    return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def as_quota(numbers):
-    """Microseconds of CPU time per period, two texts, as CPUs; None if they set no limit (max, -1) or are missing."""
-    try:
-        quota, period = map(int, numbers)
-    except ValueError:
-        return None
-    return quota / period if quota > 0 and period > 0 else None
+    return load_package("joblib").cpu_count()
 
 
 def read_text(path):

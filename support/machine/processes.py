@@ -1,9 +1,12 @@
 """Processes that train together, as torchrun starts them: how they join, and the step that they share."""
 
 import contextlib
+import ctypes
 import datetime
 import os
+import signal
 import socket
+import sys
 
 import torch
 import torch.distributed as dist
@@ -13,6 +16,7 @@ from support.errors import UserError, first_line
 from support.machine.environment import find_world
 
 NETWORK_WORDS = ("gloo", "nccl", "tcpstore")
+SET_PARENT_DEATH_SIGNAL = 1  # of Linux: prctl(2)
 
 
 def rank():
@@ -41,6 +45,8 @@ def joined(device):
     if world.size == 1:
         yield
         return
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun may be killed; end with it
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     address = os.environ["MASTER_ADDR"]

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-from support.errors import UserError, explain_missing_packages
+from support.errors import UserError
 from support.machine.environment import clean_environment
 
 
@@ -20,7 +20,6 @@ class Output:
     def __init__(self, stream, name=None):
         self.stream = stream
         self.name = name
-        self.failed = False
 
     def write(self, text):
         """Write the text and flush it."""
@@ -32,7 +31,6 @@ class Output:
             if hasattr(self.stream, "flush"):
                 self.stream.flush()
         except (OSError, ValueError) as error:  # ValueError: it is closed
-            self.failed = True
             if self.name:
                 raise UserError(f"{self.name}: {getattr(error, 'strerror', None) or error}") from error
         return len(text)
@@ -41,7 +39,9 @@ class Output:
         """Nothing is left to do: each write flushes."""
 
     def isatty(self):
-        """Whether this is a terminal."""
+        """Whether this is a terminal that a person watches: a notebook saves all that a progress bar overwrites."""
+        if "JPY_PARENT_PID" in os.environ or os.environ.get("TERM") == "dumb":
+            return False
         try:
             return self.stream.isatty()
         except (AttributeError, ValueError):
@@ -59,10 +59,11 @@ def exit_code(program, work):
     """
     with robust_output(), clean_environment():
         try:
-            with explain_missing_packages():
-                work()
-        except SystemExit as end:  # of argparse: bad flags, or --help
-            return end.code
+            work()
+        except SystemExit as end:  # of argparse, or of `require_packages`
+            if not isinstance(end.code, str):
+                return end.code
+            message = end.code.removeprefix("error: ")
         except UserError as error:
             message = str(error)
         except OSError as error:
@@ -77,14 +78,9 @@ def exit_code(program, work):
 def robust_output():
     """Put an Output in front of standard output and standard error while a command runs."""
     occupy_descriptors()
-    outputs = (Output(sys.stdout, "standard output"), Output(sys.stderr))
-    try:
-        with contextlib.redirect_stdout(outputs[0]), contextlib.redirect_stderr(outputs[1]):
-            yield
-    finally:
-        for output in outputs:
-            if output.failed and output.stream in (sys.__stdout__, sys.__stderr__):
-                discard(output.stream)
+    out, err = Output(sys.stdout, "standard output"), Output(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
 
 
 def occupy_descriptors():
@@ -94,11 +90,3 @@ def occupy_descriptors():
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
-
-
-def discard(stream):
-    """Send what a stream still holds to the null device: the interpreter flushes it at exit, which would fail again."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)

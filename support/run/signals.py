@@ -6,7 +6,9 @@ import select
 import signal
 from pathlib import Path
 
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+# SIGUSR1 and SIGUSR2: what schedulers send before a time limit. SIGXCPU: the limit of CPU time is reached.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 def leave_on_signals(line):
@@ -19,21 +21,25 @@ def leave_on_signals(line):
         line: what is printed on standard error; "" for nothing.
     """
 
-    def leave(signum, frame):
-        kill_children("self")
-        say(line)
-        os._exit(128 + signum)
+    def stop(signum, frame):
+        leave(128 + signum, line)
 
     for signum in STOPPING:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # what the parent process ignores stays ignored, as by nohup
-            signal.signal(signum, leave)
+            signal.signal(signum, stop)
 
 
-def say(line):
-    """Write a line to standard error, unless nobody can take it now."""
+def leave(code, line=""):
+    """End this process, and those it has started, with an exit code, at once; first, print a line on standard error.
+
+    The interpreter would take a second to shut down. A signal that comes meanwhile would find no handler that works,
+    and a thread of PyTorch that frees a tensor would abort the process.
+    """
+    kill_children("self")
     with contextlib.suppress(OSError, ValueError):
-        if line and (os.name == "nt" or select.select([], [2], [], 0)[1]):
+        if line and (os.name == "nt" or select.select([], [2], [], 0)[1]):  # nobody may read it
             os.write(2, f"{line}\n".encode())
+    os._exit(code)
 
 
 def kill_children(process):

@@ -9,6 +9,7 @@ import time
 import filelock
 
 from support.errors import UserError
+from support.machine.environment import advice_on_srun
 
 try:
     import fcntl
@@ -111,7 +112,9 @@ def lock(folder):
     try:
         file_lock.acquire()
     except filelock.Timeout as error:
-        raise UserError(f"another run is writing to {folder}; wait for it, or name another --results_dir") from error
+        raise UserError(
+            f"another run is writing to {folder}{advice_on_srun()}; wait for it, or name another --results_dir"
+        ) from error
     try:
         yield
     finally:
