@@ -13,6 +13,7 @@ INTERRUPTED = "Interrupted; the same command continues after the last finished e
 def run(config):
     """One run, from its data to its last picture; under torchrun, this process's part of it."""
     import explorer  # here: these import torch, and --help answers without it
+    import pictures
     import train
     from support.machine.processes import is_first
     from support.run import checkpoint, report, session
@@ -26,10 +27,12 @@ def run(config):
                 if is_first():
                     checkpoint.save(run)
                     report.show_epoch(run, result)
+                    pictures.write_epoch(run, result)
                     explorer.save_means(run, result)
         if is_first():
+            pictures.write_last(run)
             explorer.write(run.config, run.dataset, run.history)
-            report.finish(run)
+            report.show_end(run)
 
 
 def main(argv=None):

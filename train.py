@@ -17,9 +17,9 @@ from support.data.datasets import Dataset, pixels
 from support.errors import UserError
 from support.machine.steps import check_parts, choose_step, resolve_auto
 from support.run.config import Config
-from support.run.schedules import make_scheduler
 from support.seeds import EVALUATION_SEED, generator, seed_dropout
 from variants import build_model
+from variants.schedules import make_scheduler
 
 EVALUATION_CHUNK = 500  # images at a time: their activations stay in the cache
 

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import explorer
+import pictures
 import train
 from model import VAE, kld
 from support.data import datasets
@@ -302,7 +303,8 @@ def time_start_and_end(seconds, run):
     with timed(seconds, "end: explorer.html"):
         explorer.write(config, run.dataset, run.history)
     with timed(seconds, "end: pictures and log p(x)"):
-        report.finish(run)
+        pictures.write_last(run)
+        report.show_end(run)
 
 
 def print_contenders(seconds, memory, faults):

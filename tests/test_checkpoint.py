@@ -19,7 +19,7 @@ import utils
 from support.errors import UserError
 from support.run import checkpoint, files, report, storage
 from support.run.config import Config, to_plain
-from support.run.schedules import make_scheduler
+from variants.schedules import make_scheduler
 
 THREE = (*SMALL, "--epochs", 3)  # the flags of the finished run
 

@@ -20,6 +20,7 @@ import torch
 from helpers import SMALL, call_main, contents
 
 import main
+import pictures
 import utils
 from support.data import datasets
 from support.errors import UserError, first_line, load_package, naming
@@ -306,7 +307,7 @@ def test_error_of_the_data_names_their_folder(flags, small_mnist, monkeypatch):
 
 
 def test_error_without_a_name_is_told_by_its_reason(flags, no_drawing, monkeypatch):
-    monkeypatch.setattr(report, "finish", failing(None, errno.EIO))
+    monkeypatch.setattr(pictures, "write_last", failing(None, errno.EIO))
     done = call_main(*flags)
     assert (done.code, done.err) == (1, f"main.py: error: {os.strerror(errno.EIO)}\n")
 

@@ -81,7 +81,7 @@ def test_run_leaves_global_state_as_it_was(
 ):
     flags, expected = ENDINGS[ending]
     if expected is ZeroDivisionError:
-        monkeypatch.setattr(report, "finish", lambda run: 1 / 0)
+        monkeypatch.setattr(report, "show_end", lambda run: 1 / 0)
     before = snapshot()
     try:
         code = main.main(["--data_dir", str(small_mnist), "--results_dir", str(tmp_path), *map(str, flags)])

@@ -9,8 +9,9 @@ import torch
 from helpers import SMALL, call_main
 from PIL import Image, features
 
-from support.data import datasets, images
+from support.data import datasets
 from support.errors import UserError
+from variants import images
 
 
 def write_image(path, grey=128, size=(40, 30)):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import SMALL, call_main, metrics
 
+import pictures
 import train
 import utils
 from support.data import datasets
@@ -95,7 +96,7 @@ def test_status_line_is_mean_of_its_batch(capsys):
 )
 def test_headline_tells_losses(flags, title):
     run = SimpleNamespace(config=Config(**flags), dataset=SimpleNamespace(title="MNIST"))
-    assert report.headline(run, ROW) == title
+    assert pictures.headline(run, ROW) == title
 
 
 class Drawn(dict):
@@ -119,15 +120,15 @@ def drawn_by(small_mnist, monkeypatch, **flags):
     drawn.replace(monkeypatch)
     config = dataclasses.replace(Config(), hidden_dims=(16,), epochs=1, **flags)
     run = train.begin(config, datasets.load("mnist", small_mnist))
-    monkeypatch.setattr(report.storage, "write", lambda path, content: None)
+    monkeypatch.setattr(pictures.storage, "write", lambda path, content: None)
     for epoch in train.epochs(run):
-        report.show_epoch(run, epoch)
+        pictures.write_epoch(run, epoch)
     return run, epoch, drawn
 
 
 def test_pictures_show_the_evaluation_of_their_epoch(small_mnist, tmp_path, monkeypatch):
     run, epoch, drawn = drawn_by(small_mnist, monkeypatch, results_dir=tmp_path)
-    title = report.headline(run, epoch.row)
+    title = pictures.headline(run, epoch.row)
     (frame,) = drawn["latent_frame"]
     assert (frame[0] == epoch.test.z.numpy()).all()
     assert (frame[1] == epoch.test.mu.numpy()).all()
@@ -148,7 +149,7 @@ def test_loss_curves_show_every_loss_and_mark_the_best_epoch(small_mnist, tmp_pa
     assert losses.tolist() == [expected]
     assert epochs == 1
     assert names == ("BCE", "KLD", "total = BCE + KLD = -ELBO")
-    assert title == report.headline(run, row, "best epoch")
+    assert title == pictures.headline(run, row, "best epoch")
 
 
 def test_curves_of_mmd_are_not_called_a_bound(small_mnist, tmp_path, monkeypatch):
@@ -198,13 +199,15 @@ def test_only_two_dimensions_have_an_explorer():
     ("used", "words"),
     [(0, ("collapsed", "--divergence_weight below 4")), (1, ("1 of 3 latents are active", "--latent_dim 1")), (3, ())],
 )
-def test_latents_that_are_not_used_are_named_with_what_to_try(small_mnist, capsys, used, words):
+def test_latents_that_are_not_used_are_named_with_what_to_try(small_mnist, capsys, monkeypatch, used, words):
     config = Config(latent_dim=3, hidden_dims=(16,), divergence_weight=4.0)
     run = train.begin(config, datasets.load("mnist", small_mnist))
     with torch.no_grad():
         run.model.encoder[-1].weight[:used] *= 100
         run.model.encoder[-1].weight[used:] = 0
-    report.print_summary(run, ROW, run.model)
+    run.history = [ROW]
+    monkeypatch.setattr(report.checkpoint, "load_model", lambda path: run.model)
+    report.show_end(run)
     printed = capsys.readouterr().out
     assert ("active" in printed or "collapsed" in printed) == bool(words)
     assert all(word in printed for word in words)
@@ -222,12 +225,12 @@ def test_negative_kld_is_explained_where_it_is_printed():
 
 def test_long_title_has_two_lines():
     run = SimpleNamespace(config=Config(), dataset=SimpleNamespace(title="photographs …the sea"))
-    first, second = report.headline(run, ROW).split("\n")
+    first, second = pictures.headline(run, ROW).split("\n")
     assert first == "photographs …the sea, epoch 7:"
     assert second == "BCE 141.81 + KLD 6.38 = 148.19 nats per test image"
 
 
 def test_every_prior_and_divergence_has_a_name_in_pictures():
     choices = {field.name: field.metadata["check"] for field in FLAGS}
-    assert set(report.PRIORS) == set(choices["prior"].names)
+    assert set(pictures.PRIORS) == set(choices["prior"].names)
     assert set(report.DIVERGENCES) == set(choices["divergence"].names)

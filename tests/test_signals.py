@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import explorer
 import main
+import pictures
 import train
 from support.run import checkpoint, report
 from support.run.signals import leave_on_signals
@@ -28,9 +29,9 @@ STAGES = {
     "start": (train, "begin"),
     "training": (train, "train_epoch"),
     "saving": (checkpoint, "save"),
-    "pictures": (report, "show_epoch"),
+    "pictures": (pictures, "write_epoch"),
     "page": (explorer, "write"),
-    "log p(x)": (report, "finish"),
+    "log p(x)": (report, "show_end"),
 }
 
 

@@ -5,10 +5,10 @@ import torch
 from helpers import SMALL, assert_same_training, metrics
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+import pictures
 import variants
 from model import VAE, StandardNormal, bce
 from support.errors import UserError
-from support.run import report
 from support.run.config import Config
 from support.seeds import generator
 from variants.priors import Mixture, VampPrior
@@ -143,7 +143,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("prior", report.PRIORS)
+@pytest.mark.parametrize("prior", pictures.PRIORS)
 def test_run_with_any_prior_draws_all_its_pictures(run_main, tmp_path, prior):
     done = run_main(tmp_path, *SMALL, "--epochs", 1, "--prior", prior)
     assert (done.code, done.err) == (0, "")

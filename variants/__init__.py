@@ -1,4 +1,4 @@
-"""Beyond the 2013 paper: learned priors and the Wasserstein auto-encoder. Skip it on a first reading.
+"""What flags can ask for beyond the paper: priors, a divergence, a schedule, data. Skip it on a first reading.
 
 A prior is a module with the methods of model.StandardNormal; the Wasserstein auto-encoder is a subclass of VAE.
 """

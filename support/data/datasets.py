@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from support.data import idx
 from support.data.download import Unavailable, fetch, files_with_other_contents, unavailable
-from support.data.images import load_folder, shorten
 from support.errors import load_package
+from variants.images import load_folder, shorten
 
 TITLES = {
     "mnist": "MNIST",

@@ -6,7 +6,6 @@ tutorials of Theano. Nothing is written, so their folder may be read-only.
 
 import gzip
 import os
-import pickle
 import re
 import zlib
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from support.errors import UserError
+from variants import whole_files
 
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names
 FILES = (
@@ -41,7 +41,8 @@ def find(name, data_dir):
     """The paths of a dataset's four files in the order of FILES, None for a missing one; or of one file with all."""
     folders = places(name, data_dir)
     paths = [next(filter(None, (find_file(folder, file) for folder in folders)), None) for file in FILES]
-    whole = [folder / file for folder in folders for file in READERS if name == "mnist" and (folder / file).is_file()]
+    whole = [folder / file for folder in folders for file in whole_files.READERS] if name == "mnist" else []
+    whole = [path for path in whole if path.is_file()]
     return whole[:1] if whole and None in paths else paths
 
 
@@ -98,7 +99,7 @@ def _images_and_labels(paths, arrays):
 def _read_whole(path):
     """The four arrays in a file that holds all of MNIST."""
     try:
-        arrays = READERS[path.name](path)
+        arrays = whole_files.READERS[path.name](path)
         shapes = [array.shape[1:] for array in arrays]
         if shapes not in ([(28, 28), ()] * 2, [(784,), ()] * 2):
             raise ValueError("arrays of other shapes than MNIST's")
@@ -107,43 +108,6 @@ def _read_whole(path):
             raise
         raise UserError(f"{path} is damaged, or not what its name says ({error}); {WAYS_OUT}") from error
     return arrays
-
-
-def _read_keras(path):
-    with np.load(path, allow_pickle=False) as arrays:
-        return [arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")]
-
-
-def _read_theano(path):
-    """Training and validation images joined, as MNIST's own training set; the brightest pixel, 255/256, becomes 255."""
-    with gzip.open(path) as file:
-        train, valid, test = _Unpickler(file, encoding="latin1").load()
-    images, labels = (np.concatenate(parts) for parts in zip(train, valid, strict=True))
-    scale = 255 / images.max()
-    return [np.rint(images * scale).astype(np.uint8), labels, np.rint(test[0] * scale).astype(np.uint8), test[1]]
-
-
-UNPICKLED = {  # what pickled arrays call, in whatever version of Python and NumPy
-    ("numpy", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy", "_frombuffer"): lambda buffer, dtype, shape, order: np.frombuffer(buffer, dtype).reshape(
-        shape, order=order
-    ),
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Unpickles NumPy's arrays, in tuples and lists, and nothing else: no code that a file names is called."""
-
-    def find_class(self, module, name):
-        if (module.partition(".")[0], name) in UNPICKLED:
-            return UNPICKLED[module.partition(".")[0], name]
-        raise pickle.UnpicklingError(f"it would call {module}.{name}")
-
-
-READERS = {"mnist.npz": _read_keras, "mnist.pkl.gz": _read_theano}
 
 
 def _read_items(path, magic, item_shape):

@@ -30,7 +30,7 @@ COLUMNS = (
 ROOT = Path(__file__).parent.parent.parent
 # The files that decide the arithmetic of a run.
 ARITHMETIC = (
-    *("model.py", "train.py", "support/seeds.py", "support/run/schedules.py"),
+    *("model.py", "train.py", "support/seeds.py"),
     *("support/data/datasets.py", "support/machine/arithmetic.py", "support/machine/compiled.py"),
     *("support/machine/processes.py", "support/machine/steps.py", "variants/*.py"),
 )
@@ -267,22 +267,16 @@ def read(path):
     """
     with naming(path):
         content = Path(path).read_bytes()
-    with refuse_damage(path, Exception):  # what a damaged file makes zipfile and torch.load raise is no closed list
-        saved = unpack(content)
+    # What a damaged file makes zipfile and torch.load raise is no closed list.
+    with refuse_damage(path, Exception), warnings.catch_warnings(action="ignore"):
+        if zipfile.ZipFile(io.BytesIO(content)).testzip() is not None:
+            raise zipfile.BadZipFile("a checksum does not agree")
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(saved, dict):
         raise damage(path)
     if saved.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of this program: {WAYS_OUT}")
     return saved
-
-
-def unpack(content):
-    """What torch.save has written as the bytes `content`, its checksums checked."""
-    with warnings.catch_warnings(action="ignore"):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if archive.testzip() is not None:
-                raise zipfile.BadZipFile("a checksum does not agree")
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 @contextlib.contextmanager

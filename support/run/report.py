@@ -1,4 +1,4 @@
-"""What a run tells: the lines that it prints, config.json, and which pictures it writes with which titles."""
+"""What a run tells: the lines that it prints, and config.json."""
 
 import contextlib
 import functools
@@ -6,32 +6,21 @@ import json
 import platform
 from importlib import metadata
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-import utils
 from support.data.datasets import pixels
 from support.latent import likelihood, manifold
 from support.machine import processes
 from support.machine.processes import is_first
 from support.run import checkpoint, files, storage
 from support.run.config import to_plain
-from support.seeds import generator
-from variants.priors import moments
 
 DIVERGENCES = {"kl": "KLD", "mmd": "MMD"}
 BELOW_ZERO = {
     "KLD": "under a learned prior the KLD is estimated from samples, which can be below zero",
     "MMD": "an unbiased estimate of the MMD can be below zero",
 }
-PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
-MANIFOLDS = {
-    1: "the decoder along z, in reading order",
-    2: "the decoder over the latent space",
-    3: "the decoder over the plane of two principal components through 0",
-}
-WIDEST_TITLE = 76  # letters
 RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
 
 
@@ -67,8 +56,7 @@ def batch_line(run, bar, epoch, batch, losses):
 
 
 def show_epoch(run, result):
-    """Print an epoch's losses, and write its pictures and config.json."""
-    folder = run.config.results_dir
+    """Print an epoch's losses, and write config.json."""
     row = result.row
     label = DIVERGENCES[run.config.divergence]
     tqdm.write(
@@ -76,15 +64,7 @@ def show_epoch(run, result):
         f"{label} loss: {row['train_divergence']:.4f}, Total loss: {row['train_total']:.4f}\n"
         f"====> Test set {losses_text(row, label)}"
     )
-    title = headline(run, row)
-    pictures = {
-        files.frame(folder, "reconstruction", row["epoch"]): draw_reconstruction(run, result.test.z, title),
-        files.frame(folder, "latent", row["epoch"]): draw_latents(run, result.test, title),
-        folder / "loss.png": draw_losses(run),
-        folder / "config.json": description(run),
-    }
-    for path, content in pictures.items():
-        storage.try_write(path, content)
+    storage.try_write(run.config.results_dir / "config.json", description(run))
 
 
 def losses_text(row, label):
@@ -96,69 +76,6 @@ def losses_text(row, label):
     )
 
 
-@torch.no_grad()
-def draw_reconstruction(run, z, title):
-    """One test image of each class over its reconstruction from the sample z (N, latent_dim)."""
-    rows = np.unique(run.dataset.test_labels.cpu().numpy(), return_index=True)[1]
-    images = pixels(run.dataset.test_images[rows])
-    reconstructions = run.model.decode(z[rows].to(images.device)).sigmoid()
-    pair = [ink(run.dataset, values.cpu().numpy()) for values in (images, reconstructions)]
-    return utils.reconstruction(*pair, title)
-
-
-def ink(dataset, images):
-    """Images in [0, 1] as the ink with which pictures draw them on white paper."""
-    return images if dataset.is_ink else 1 - images
-
-
-def draw_latents(run, test, title):
-    """The latent frame, standardised if the prior is learned; of three latents or more, two principal components."""
-    mean, deviation = moments(run.model.prior)
-    z, mu = ((points - mean) / deviation for points in (test.z, test.mu))
-    axis = "z" if run.config.prior == "normal" else "standardised z"
-    names = {1: (axis,), 2: (f"{axis} 1", f"{axis} 2")}.get(mu.shape[1])
-    if names is None:
-        names = ("principal component 1", "principal component 2")
-        centre, components = manifold.principal_plane(mu)
-        z, mu = ((points - centre) @ components.T for points in (z, mu))
-    labels = run.dataset.test_labels.cpu().numpy()
-    return utils.latent_frame(z.numpy(), mu.numpy(), labels, run.dataset.classes, title, names)
-
-
-def draw_losses(run):
-    """The loss curves so far, the best epoch marked and in the title."""
-    parts = ("train", "test")
-    terms = ("bce", "divergence", "total")
-    losses = np.array([[[row[f"{part}_{term}"] for part in parts] for term in terms] for row in run.history])
-    divergence = weighted_divergence(run.config)
-    is_bound = divergence == "KLD"
-    total = f"total = BCE + {divergence}{' = -ELBO' if is_bound else ''}"
-    title = headline(run, checkpoint.best_of(run.history), "best epoch")
-    return utils.loss_curves(losses, run.config.epochs, ("BCE", DIVERGENCES[run.config.divergence], total), title)
-
-
-def weighted_divergence(config):
-    """What is added to BCE, as pictures call it: KLD, or 10 x MMD."""
-    label = DIVERGENCES[config.divergence]
-    return label if config.divergence_weight == 1 else f"{config.divergence_weight:g} x {label}"
-
-
-def headline(run, row, kind="epoch"):
-    """A picture's title: dataset, epoch, and the losses on the test set."""
-    is_kl = run.config.divergence == "kl"
-    return titled(
-        f"{run.dataset.title}, {kind} {row['epoch']}",
-        f"BCE {row['test_bce']:.2f} + {weighted_divergence(run.config)} "
-        f"{row['test_divergence']:.{2 if is_kl else 4}f} = {row['test_total']:.2f} "
-        f"{'nats ' if is_kl else ''}per test image",
-    )
-
-
-def titled(what, text):
-    """A picture's title, in two lines if one would be wider than the picture."""
-    return f"{what}: {text}" if len(what) + len(text) < WIDEST_TITLE else f"{what}:\n{text}"
-
-
 def is_complete(run):
     """Whether there is nothing left to train or to write; see `storage.write` for what waits to be renamed."""
     paths = [run.config.results_dir / name for name in files.names(run.config)]
@@ -166,37 +83,11 @@ def is_complete(run):
     return len(run.history) >= run.config.epochs and is_written
 
 
-def finish(run):
-    """Write the pictures of the whole run and of its best epoch, and print the summary."""
-    folder = run.config.results_dir
-    best = checkpoint.best_of(run.history)
-    model = checkpoint.load_model(folder / "best.pt")
-    frames = [files.frame(folder, "latent", row["epoch"]) for row in run.history]
-    frames = [path for path in frames if path.exists()]  # the user may have deleted some
-    if frames:
-        storage.try_write(folder / "latent.gif", utils.gif(frames))
-    which = f"{run.dataset.title}, best epoch {best['epoch']}"
-    storage.try_write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
-    images = model.sample(64, generator(run.config.seed)).numpy()
-    title = titled(which, f"decoded draws of z ~ {PRIORS[run.config.prior]}")
-    storage.try_write(folder / "samples.png", utils.image_grid(ink(run.dataset, images), 8, title))
-    print_summary(run, best, model)
-
-
-@torch.no_grad()
-def draw_manifold(model, dataset, which):
-    """The decoder over the latent space (the paper's Figure 4)."""
-    mu = model.encode(pixels(dataset.test_images.cpu()))[0]
-    z = manifold.manifold(model.prior, mu)
-    images = model.decode(z).sigmoid().numpy()
-    title = f"{which}: {MANIFOLDS[min(model.latent_dim, 3)]}"
-    return utils.image_grid(ink(dataset, images), manifold.SIDE, title)
-
-
-def print_summary(run, best, model):
+def show_end(run):
     """Print log p(x), unused latents, the best epoch and where everything is."""
+    best = checkpoint.best_of(run.history)
     images = run.dataset.test_images
-    model.to(images.device)
+    model = checkpoint.load_model(run.config.results_dir / "best.pt").to(images.device)
     with torch.no_grad():
         mu = model.encode(pixels(images))[0]
     if manifold.active_units(mu) < model.latent_dim:
