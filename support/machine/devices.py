@@ -10,10 +10,11 @@ import torch
 from support.errors import UserError, first_line
 from support.machine.environment import ALONE, find_world
 
+# What Adam asks at each step, until PyTorch 2.13 and since.
 HEALTH_CHECKS = (
     "_cuda_graph_capture_health_check",
     "_accelerator_graph_capture_health_check",
-)  # until 2.13, since 2.14
+)
 MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 
 
