@@ -10,6 +10,11 @@ import torch
 from support.errors import UserError, first_line
 from support.machine.environment import ALONE, find_world
 
+# What Adam asks at each step, until PyTorch 2.13 and since.
+HEALTH_CHECKS = (
+    "_cuda_graph_capture_health_check",
+    "_accelerator_graph_capture_health_check",
+)
 MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
 
 
@@ -73,10 +78,7 @@ def compute_on(device):
 
 def leave_gpu_alone(optimizer):
     """Let an optimizer of a run on the CPU ask no GPU, as Adam does at every step: one may be there, and be full."""
-    for name in (
-        "_cuda_graph_capture_health_check",
-        "_accelerator_graph_capture_health_check",
-    ):  # before 2.14, and since
+    for name in HEALTH_CHECKS:
         setattr(optimizer, name, lambda: None)
 
 

@@ -82,10 +82,7 @@ def user_name():
 
 
 def require_packages():
-    """Load what every command needs. If that fails, end the process with a line that says why.
-
-    A package of commands calls this before it imports anything else.
-    """
+    """Load what a package of commands needs, before it imports it; end the process with a line if that fails."""
     try:
         with clean_environment():
             for name in NEEDED:

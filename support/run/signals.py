@@ -16,9 +16,6 @@ def leave_on_signals(line):
 
     No exception is raised: it would surface inside whatever library runs, which may swallow it or take it for an error
     of its own. Nothing needs to be unwound, because every file is replaced atomically.
-
-    Args:
-        line: what is printed on standard error; "" for nothing.
     """
 
     def stop(signum, frame):
