@@ -7,6 +7,7 @@ import ast
 import contextlib
 import gzip
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -40,7 +41,7 @@ FOLLOWED = {
     "support/data/images.py:decode_all": "test_damaged_images",
     "support/data/images.py:find_parts": "test_folder_of_another_form",
     "support/data/images.py:load_folder": "test_folder_that_is_gone",
-    "support/errors.py:explain_missing_packages": "test_missing_package",
+    "support/errors.py:load_package": "test_missing_package",
     "support/machine/compiled.py:give_up": "test_compiler_that_fails",
     "support/machine/devices.py:explain_missing_memory": "test_missing_memory",
     "support/machine/devices.py:find_device": "test_device_that_is_not_there",
@@ -240,12 +241,15 @@ def test_batches_without_mmd(run_main, tmp_path):
 # The machine
 
 
-def test_missing_package():
+def test_missing_package(monkeypatch):
+    """The advised name is that of an installed distribution, and the module loads with it."""
     for module, name in errors.DISTRIBUTIONS.items():
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            with pytest.raises(errors.UserError, match=rf"pip install (--force-reinstall )?{name}"):
+                errors.load_package(module)
         assert metadata.version(name)
-        error = ModuleNotFoundError(name=module)
-        with pytest.raises(errors.UserError, match=f"pip install {name}"), errors.explain_missing_packages():
-            raise error
+        assert errors.load_package(module).__name__ == module
 
 
 def test_device_that_is_not_there(run_main, tmp_path):

@@ -219,7 +219,7 @@ def test_loss_that_is_not_finite_is_refused_with_epoch_and_batch(dataset):
         return train.step(run, images, eps)
 
     run.step = step
-    with pytest.raises(UserError, match=r"not finite in epoch 2, batch 4: lower --lr"):
+    with pytest.raises(UserError, match=r"not finite in epoch 2, batch 4: name a lower --lr"):
         for _ in train.epochs(run):
             pass
     assert len(run.history) == 1
@@ -287,8 +287,11 @@ def test_device_that_is_missing_is_named():
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RuntimeError("DefaultCPUAllocator: not enough memory"), "lower --hidden_dims"),
-        (MemoryError(), "lower --hidden_dims"),
+        (
+            RuntimeError("DefaultCPUAllocator: not enough memory"),
+            r"lower --batch_size .* smaller network \(--hidden_dims",
+        ),
+        (MemoryError(), r"lower --batch_size .* smaller network \(--hidden_dims"),
     ],
     ids=["memory of torch", "memory of Python"],
 )
@@ -313,5 +316,5 @@ def test_network_too_large_for_memory_is_refused_in_one_line(run_main, tmp_path,
     monkeypatch.setattr(train, "build_model", refuse)
     done = run_main(tmp_path / "results", "--hidden_dims", 10**9)
     assert done.code == 1
-    assert "not enough memory: lower --hidden_dims" in done.err
+    assert "not enough memory: lower --batch_size" in done.err
     assert done.err.count("\n") == 1

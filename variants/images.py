@@ -69,8 +69,8 @@ def scan(folder):
     """The images below a folder, as tuples (its folders, its name), sorted; and a Counter of what is left out."""
     found = []
     left_out = Counter()
-    links = [path for path in folder.iterdir() if path.is_symlink() and path.is_dir()]  # such as links to the classes
-    for top in (folder, *links):
+    links = [path for path in folder.iterdir() if path.is_symlink() and path.is_dir() and not is_hidden(path.name)]
+    for top in (folder, *links):  # links to the folders of classes are followed, others are not
         for place, folders, files in os.walk(top, onerror=lambda error: left_out.update(["unreadable folders"])):
             below = Path(place).relative_to(folder).parts
             left_out.update(["links to folders" for name in folders if below and os.path.islink(f"{place}/{name}")])
