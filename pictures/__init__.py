@@ -12,7 +12,7 @@ from support.latent import manifold
 from support.run import checkpoint, files, storage
 from support.run.report import DIVERGENCES
 from support.seeds import generator
-from variants.priors import moments
+from variants.priors import moments, quantiles
 
 PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
 MANIFOLDS = {
@@ -20,6 +20,7 @@ MANIFOLDS = {
     2: "the decoder over the latent space",
     3: "the decoder over the plane of two principal components through 0",
 }
+SIDE = 20  # images per row and column of the manifold
 WIDEST_TITLE = 76  # letters
 
 
@@ -92,10 +93,26 @@ def draw_losses(run):
 def draw_manifold(model, dataset, which):
     """The decoder over the latent space (the paper's Figure 4)."""
     mu = model.encode(pixels(dataset.test_images.cpu()))[0]
-    z = manifold.manifold(model.prior, mu)
+    z = manifold_grid(model.prior, mu)
     images = model.decode(z).sigmoid().numpy()
     title = f"{which}: {MANIFOLDS[min(model.latent_dim, 3)]}"
-    return utils.image_grid(ink(dataset, images), manifold.SIDE, title)
+    return utils.image_grid(ink(dataset, images), SIDE, title)
+
+
+@torch.no_grad()
+def manifold_grid(prior, mu):
+    """The latents (SIDE^2, latent_dim) of Figure 4: a grid over the unit square through the prior's inverse CDF.
+
+    A single latent dimension is walked through in reading order. Of more than two, the plane through the origin along
+    the first two principal components of mu (N, latent_dim) is shown, as N(0, I) would fill it.
+    """
+    if mu.shape[1] == 1:
+        return quantiles(prior, (torch.arange(SIDE**2) + 0.5).unsqueeze(1) / SIDE**2)
+    u = (torch.arange(SIDE) + 0.5) / SIDE
+    square = torch.cartesian_prod(1 - u, u).flip(1)  # the first coordinate grows to the right, the second upwards
+    if mu.shape[1] == 2:
+        return quantiles(prior, square)
+    return torch.special.ndtri(square) @ manifold.principal_plane(mu)[1]
 
 
 def ink(dataset, images):

@@ -21,6 +21,7 @@ from support.latent import likelihood
 from support.machine.arithmetic import fast_arithmetic
 from support.run.config import Config
 from support.seeds import EVALUATION_SEED, generator
+from variants import binary
 
 HELD_OUT = 10_000  # the last training images; the best epoch is the one with the best bound on them
 QUICK_HELD_OUT = 300
@@ -45,14 +46,14 @@ class Trial:
 
     config: Config
     protocol: str = ""  # a key of PROTOCOLS: another optimizer, schedule, activation
-    draw: int = datasets.BINARY_SEED  # seeds the draw of the pixels
+    draw: int = binary.BINARY_SEED  # seeds the draw of the pixels
     redraws: bool = False  # whether the training pixels are drawn again in every epoch
     held_out: int = HELD_OUT  # 0: all training images train, and the last epoch is taken
     marks: tuple[int, ...] = ()  # epochs whose models are measured besides the best one
     more_samples: bool = True  # whether log p(x) is also estimated with MORE_SAMPLES
 
 
-def short(draw=datasets.BINARY_SEED, redraws=False, **settings):
+def short(draw=binary.BINARY_SEED, redraws=False, **settings):
     """The network of pythae in 60 epochs."""
     return Trial(dataclasses.replace(SHORT, **settings), draw=draw, redraws=redraws, more_samples=False)
 
@@ -128,7 +129,7 @@ def row_of(trial, state, epoch, run):
 def split(trial, grey):
     """The Images of a trial, from grey ones."""
     n = len(grey.train_images) - trial.held_out
-    drawn = datasets.binary(grey, trial.draw)
+    drawn = binary.binary(grey, trial.draw)
     dataset = drawn._replace(train_images=drawn.train_images[:n], train_labels=drawn.train_labels[:n])
     return Images(grey.train_images[:n], dataset, drawn.train_images[n:])
 
@@ -214,9 +215,9 @@ def fit(trial, images, run, path, overwrite):
     for epoch in range(state["epoch"] + 1, trial.config.epochs + 1):
         start = time.process_time()
         if trial.redraws:
-            drawn = datasets.binarise(images.grey, trial.draw, 0, epoch)
+            drawn = binary.binarise(images.grey, trial.draw, 0, epoch)
             run.dataset = run.dataset._replace(train_images=drawn)
-        train.check_finite(train.train_epoch(run, epoch), epoch)
+        train.check_finite(run, train.train_epoch(run, epoch), epoch)
         keep(state, trial, run.model, images.held_out, epoch)
         state |= {"epoch": epoch, "seconds": state["seconds"] + time.process_time() - start}
         if epoch % SAVE_EVERY == 0 or epoch == trial.config.epochs:

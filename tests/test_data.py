@@ -17,6 +17,7 @@ from helpers import SMALL, call_main, contents, metrics, write_idx, write_mnist
 from support.data import datasets, download, idx
 from support.errors import UserError
 from support.run.config import Config
+from variants import binary
 
 IMAGES = "t10k-images-idx3-ubyte"
 LABELS = "t10k-labels-idx1-ubyte"
@@ -76,9 +77,9 @@ def test_binary_mnist_is_a_draw_from_mnist_with_its_labels(small_mnist):
 
 def test_binary_pixels_have_the_same_bits_on_every_machine():
     ramp = torch.arange(256, dtype=torch.uint8).repeat(40, 1)
-    drawn = datasets.binarise(ramp, 0, 1)
+    drawn = binary.binarise(ramp, 0, 1)
     assert zlib.crc32(drawn.numpy().tobytes()) == 0x92F03E18
-    assert not torch.equal(datasets.binarise(ramp, 0, 2), drawn)
+    assert not torch.equal(binary.binarise(ramp, 0, 2), drawn)
     assert ramp[0].tolist() == list(range(256))  # not changed in place
 
 
@@ -86,7 +87,7 @@ def test_binary_pixels_are_ink_as_often_as_their_value_says():
     ramp = torch.arange(256, dtype=torch.uint8).repeat(4000, 1)
     p = torch.arange(256) / 255
     deviation = (p * (1 - p) / len(ramp)).sqrt()
-    frequency = datasets.binarise(ramp, 3).double().div(255).mean(0)
+    frequency = binary.binarise(ramp, 3).double().div(255).mean(0)
     assert (frequency[0], frequency[-1]) == (0, 1)
     scores = ((frequency - p) / deviation)[1:-1]
     assert scores.abs().max() < 5

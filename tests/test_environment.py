@@ -567,7 +567,8 @@ def with_encoding(function):
 
     def checked(file, mode="r", buffering=-1, encoding=None, *arguments, **options):
         caller = Path(sys._getframe(1).f_code.co_filename)
-        is_ours = Path(main.__file__).parent in caller.parents or caller.name == "pathlib.py"
+        is_installed = "site-packages" in caller.parts
+        is_ours = (Path(main.__file__).parent in caller.parents and not is_installed) or caller.name == "pathlib.py"
         assert not is_ours or "b" in mode or encoding not in (None, "locale"), f"{file} is opened without an encoding"
         return function(file, mode, buffering, encoding, *arguments, **options)
 

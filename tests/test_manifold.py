@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import pictures
 from model import StandardNormal
 from support.latent import manifold
 from support.seeds import generator
@@ -55,8 +56,8 @@ def test_quantiles_of_uniform_numbers_are_draws_of_the_prior():
 
 
 def test_grid_has_first_coordinate_to_the_right_and_second_upwards():
-    z = manifold.manifold(StandardNormal(2), torch.zeros(5, 2)).view(manifold.SIDE, manifold.SIDE, 2)
-    edge = torch.special.ndtri(torch.tensor(0.5 / manifold.SIDE)).item()
+    z = pictures.manifold_grid(StandardNormal(2), torch.zeros(5, 2)).view(pictures.SIDE, pictures.SIDE, 2)
+    edge = torch.special.ndtri(torch.tensor(0.5 / pictures.SIDE)).item()
     upper_left, upper_right, lower_left = z[0, 0], z[0, -1], z[-1, 0]
     assert upper_left.tolist() == pytest.approx([edge, -edge], abs=1e-4)
     assert upper_right.tolist() == pytest.approx([-edge, -edge], abs=1e-4)
@@ -66,20 +67,20 @@ def test_grid_has_first_coordinate_to_the_right_and_second_upwards():
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_grid_covers_the_prior_evenly(latent_dim):
     mu = torch.randn(100, latent_dim, generator=generator(0))
-    z = manifold.manifold(StandardNormal(latent_dim), mu)
-    assert z.shape == (manifold.SIDE**2, latent_dim)
+    z = pictures.manifold_grid(StandardNormal(latent_dim), mu)
+    assert z.shape == (pictures.SIDE**2, latent_dim)
     assert z.mean().abs() < 1e-3
     assert 2.5 < z.norm(dim=1).max() < 3.5
 
 
 def test_grid_of_one_dimension_is_in_reading_order():
-    z = manifold.manifold(StandardNormal(1), torch.zeros(5, 1)).flatten()
+    z = pictures.manifold_grid(StandardNormal(1), torch.zeros(5, 1)).flatten()
     assert (z.diff() > 0).all()
 
 
 def test_grid_of_many_dimensions_lies_in_principal_plane():
     mu = torch.randn(2000, 4, generator=generator(0)) * torch.tensor([1.0, 5.0, 0.1, 3.0])
-    z = manifold.manifold(StandardNormal(4), mu)
+    z = pictures.manifold_grid(StandardNormal(4), mu)
     assert z[:, [0, 2]].abs().max() < 0.5
     assert z[:, [1, 3]].std(0).min() > 0.9
 
