@@ -25,6 +25,7 @@ from support.machine import compiled, devices, environment
 from support.run import checkpoint, storage
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
 ONE = (*SMALL, "--epochs", 1)
 TWO = (*SMALL, "--epochs", 2)
 
