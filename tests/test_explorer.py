@@ -1,6 +1,5 @@
-"""The page in a real browser. REQUIRE_BROWSER=1 makes a missing browser a failure."""
+"""The page in real browsers. REQUIRE_BROWSER=1 makes a missing browser a failure."""
 
-import importlib.util
 import json
 import math
 import os
@@ -14,6 +13,7 @@ import torch
 from helpers import SMALL, call_main
 
 import explorer
+from benchmarks import browsers
 from explorer.__main__ import main as write_page
 from model import bce, log_normal
 from support import checkpoint, data
@@ -22,10 +22,6 @@ from support.seeds import generator
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    *("--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 PATIENCE = 30  # seconds until a condition counts as never true
 MOUSE_MS = 20  # a mouse moves for so long
 
@@ -39,23 +35,35 @@ class Page:
     def open(self, path):
         """Open a page, wide and in the light scheme, and wait until it is ready."""
         self.resize(1440, 900)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        browsers.emulate(self.driver)
         self.driver.get("about:blank")
-        self.driver.get_log("performance")  # forgets what the browser's own first page asked for
+        self.forget()
         self.driver.get(path.as_uri())
         self.wait_until("document.documentElement.dataset.ready !== undefined")
 
+    def forget(self):
+        """Forget what the console and the network have seen."""
+        if self.driver.name == "firefox":
+            browsers.in_firefox(self.driver, "Services.console.reset()")
+        else:
+            self.driver.get_log("performance")
+            self.driver.get_log("browser")
+
     def check_silence(self):
-        """Assert that the console is empty, and that nothing was asked of a network."""
+        """Assert that the console is empty, and that nothing was asked of a network. Firefox has none to ask."""
+        if self.driver.name == "firefox":
+            messages = "return Services.console.getMessageArray().map((message) => message.message)"
+            assert [text for text in browsers.in_firefox(self.driver, messages) if "explorer.html" in text] == []
+            return
         assert self.driver.get_log("browser") == []
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
         assert [request["url"] for request in sent if not request["url"].startswith(("file:", "data:"))] == []
 
-    def resize(self, width, height):
-        """Set the size of the window, in CSS pixels."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    def resize(self, width, height, ratio=1):
+        """Set the size of the window in CSS pixels, and how many pixels of the screen one of them has."""
+        browsers.resize(self.driver, width, height, ratio)
+        self.wait_until(f"innerWidth === {width}")
 
     def evaluate(self, expression, *arguments):
         """The value of a JavaScript expression."""
@@ -128,28 +136,20 @@ class Page:
         return np.linalg.norm(self.evaluate("explorer.points"), axis=1).argsort().tolist()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Chromium without a network."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    missing = [name for name, path in programs.items() if path is None]
-    missing += ["selenium"] * (importlib.util.find_spec("selenium") is None)
+def need(name):
+    """Skip the test if a browser is not installed."""
+    missing = browsers.missing(name)
     if missing:
         assert not os.environ.get("REQUIRE_BROWSER"), f"not installed: {missing}"
         pytest.skip(f"not installed: {missing}")
-    from selenium import webdriver
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
-    driver.execute_cdp_cmd("Network.enable", {})
-    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    yield Page(driver)
-    driver.quit()
+
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def browser(request, tmp_path_factory):
+    """A browser without a network."""
+    need(request.param)
+    with browsers.started(request.param, tmp_path_factory.mktemp(request.param)) as driver:
+        yield Page(driver)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +202,26 @@ def test_page_computes_what_pytorch_computes(page, finished_run, small_mnist):
             "explorer.logLikelihood(explorer.pixelsOf(arguments[0]), arguments[1])", i, posterior["mu"]
         )
         assert -log_p == pytest.approx(at_mu[i].item(), rel=1e-3)
+
+
+def test_noise_in_canvases_changes_no_number(finished_run, small_mnist, tmp_path):
+    """Firefox can answer with noise where a page reads a canvas back, as a protection against fingerprinting."""
+    need("firefox")
+    dataset = data.load("mnist", small_mnist)
+    images = pixels(dataset.test_images[explorer.shown(dataset.test_labels.numpy())])
+    with browsers.started("firefox", tmp_path, {"privacy.resistFingerprinting": True}) as driver:
+        page = Page(driver)
+        page.open(finished_run.folder / "explorer.html")
+        read_back = "Array.from(document.getElementById('input').getContext('2d').getImageData(0, 0, 28, 28).data)"
+        assert set(page.evaluate(read_back)[3::4]) != {255}, "the browser does not answer with noise"
+        for i in range(3):
+            found = page.evaluate("Array.from(explorer.pixelsOf(arguments[0]))", i)
+            np.testing.assert_allclose(found, images[i], atol=1e-6)
+        stroke = page.mouse().move_to_element_with_offset(page.element("pad"), -60, -40).click_and_hold()
+        stroke.move_by_offset(0, 60).release().perform()
+        page.wait_until("explorer.state.subject.index === null")
+        drawing = np.array(page.evaluate("Array.from(explorer.state.subject.x)"))
+        assert np.count_nonzero(drawing) < 200
 
 
 def test_header_tells_the_best_epoch_and_its_losses(page, finished_run):
@@ -317,9 +337,7 @@ def test_drawing_is_centred_and_explained(page):
     stroke = page.mouse().move_to_element_with_offset(page.element("pad"), -60, -40).click_and_hold()
     stroke.move_by_offset(40, 0).move_by_offset(0, 60).release().perform()
     page.wait_until("explorer.state.subject.index === null")
-    context = "document.getElementById('centred').getContext('2d')"
-    image = page.evaluate(f"Array.from({context}.getImageData(0, 0, 28, 28).data)")
-    ink = 255 - np.array(image).reshape(28, 28, 4)[..., 0]
+    ink = 255 * np.reshape(page.evaluate("Array.from(explorer.state.subject.x)"), (28, 28))
     rows, columns = np.nonzero(ink > 12)
     assert max(np.ptp(rows), np.ptp(columns)) == 19, "it fills a box of 20 x 20 pixels"
     assert (ink.sum(1) @ np.arange(28)) / ink.sum() == pytest.approx(13.5, abs=0.6)
@@ -455,20 +473,24 @@ def test_one_finger_decodes_and_two_zoom(page):
     x = rect["x"] + rect["width"] / 2
     y = rect["y"] + rect["height"] / 2
 
-    def touch(kind, *offsets):
-        points = [{"x": x + dx, "y": y + dy, "id": i} for i, (dx, dy) in enumerate(offsets)]
-        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    def touch(*paths):
+        """Fingers that each go down at the first place of a path, move to the second and go up."""
+        fingers = []
+        for i, (start, end) in enumerate(paths):
+            moves = [{"type": "pointerMove", "x": round(x + dx), "y": round(y + dy)} for dx, dy in (start, end)]
+            moves[1]["duration"] = MOUSE_MS
+            moves.insert(1, {"type": "pointerDown", "button": 0})
+            steps = [*moves, {"type": "pointerUp", "button": 0}]
+            kind = {"type": "pointer", "id": f"finger{i}", "parameters": {"pointerType": "touch"}}
+            fingers.append({**kind, "actions": steps})
+        page.driver.execute("actions", {"actions": fingers})
 
     half = page.state("view.half")
-    touch("touchStart", (0, 0))
-    touch("touchMove", (60, -40))
+    touch([(0, 0), (60, -40)])
     page.wait_until("explorer.state.z[0] > 0.2")
     assert page.state("z")[1] > 0.1
     assert page.state("view.center") == [0, 0]
-    touch("touchEnd")
-    touch("touchStart", (-50, 0), (50, 0))
-    touch("touchMove", (-100, 0), (100, 0))
-    touch("touchEnd")
+    touch([(-50, 0), (-100, 0)], [(50, 0), (100, 0)])
     page.wait_until(f"explorer.state.view.half < {0.7 * half}")
 
 
@@ -476,8 +498,7 @@ def test_one_finger_decodes_and_two_zoom(page):
 @pytest.mark.parametrize("size", [(390, 844), (1600, 1000)], ids=["phone", "wide"])
 def test_page_fits_the_screen_in_its_colour_scheme(page, size, scheme):
     page.resize(*size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browsers.emulate(page.driver, scheme)
     check_fit(page, size[0])
     assert page.element("map").size["width"] > 0.45 * size[0]
     shot = imageio.imread(page.driver.get_screenshot_as_png(), extension=".png")[..., :3]

@@ -187,17 +187,18 @@ def test_run_of_three_latent_dimensions_has_no_page(run_main, tmp_path, capsys):
     assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_shown_takes_equally_many_of_each_class():
+def test_shown_takes_200_of_each_class():
     labels = np.random.default_rng(1).integers(0, 10, 10_000)
     rows = explorer.shown(labels)
     assert np.bincount(labels[rows]).tolist() == [200] * 10
     assert len(set(rows)) == 2000
 
 
-def test_shown_takes_all_of_the_rarest_class():
-    labels = np.array([0] * 50 + [1] * 7 + [2] * 20)
+def test_shown_takes_all_of_a_rare_class_and_200_of_a_common_one():
+    labels = np.array([0] * 450 + [1] * 7 + [2])
     rows = explorer.shown(labels)
-    assert np.bincount(labels[rows]).tolist() == [7, 7, 7]
+    assert np.bincount(labels[rows]).tolist() == [200, 7, 1]
+    assert len(set(rows)) == len(rows)
 
 
 @pytest.mark.parametrize("n", [1, 99, 100, 101, 1000])
