@@ -16,7 +16,7 @@ import explorer
 from benchmarks import browsers
 from explorer.__main__ import main as write_page
 from model import bce, log_normal
-from support import checkpoint, data
+from support import checkpoint, data, likelihood
 from support.data import pixels
 from support.seeds import generator
 
@@ -40,6 +40,7 @@ class Page:
         self.forget()
         self.driver.get(path.as_uri())
         self.wait_until("document.documentElement.dataset.ready !== undefined")
+        self.driver.execute_script("explorer.resetView()")
 
     def forget(self):
         """Forget what the console and the network have seen."""
@@ -163,14 +164,18 @@ def digits_run(tmp_path_factory):
 
 
 def narrow(folder, to, factor):
-    """Copy a run, with the latent space and all sigmas a factor smaller: its decoder multiplies z by that."""
+    """Copy a run, with the latent space and all sigmas a factor smaller: its decoder multiplies z by that.
+
+    A factor for each latent, as a tensor, leaves the encoder alone.
+    """
     shutil.copytree(folder, to, dirs_exist_ok=True)
     saved = torch.load(to / "best.pt")
     weights = saved["model"]
     weights["decoder.0.weight"] *= factor
-    weights["encoder.2.weight"][:2] /= factor
-    weights["encoder.2.bias"][:2] /= factor
-    weights["encoder.2.bias"][2:] -= 2 * math.log(factor)
+    if not isinstance(factor, torch.Tensor):
+        weights["encoder.2.weight"][:2] /= factor
+        weights["encoder.2.bias"][:2] /= factor
+        weights["encoder.2.bias"][2:] -= 2 * math.log(factor)
     torch.save(saved, to / "best.pt")
     assert write_page([str(to)]) == 0
 
@@ -324,6 +329,109 @@ def test_equation_and_heat_map_agree_with_pytorch(browser, digits_run, tmp_path,
     browser.check_silence()
 
 
+def halved_model(folder):
+    """The model in a run's best.pt with the weights that the page has: as float16."""
+    model = checkpoint.load_model(folder / "best.pt")
+    with torch.no_grad():
+        for parameter in explorer.network(model):
+            parameter.copy_(parameter.half())
+    return model
+
+
+def write_photos(folder, classes, each):
+    """Write grey waves as images of so many classes, and return the folder."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:28, :28] / 28
+    for label in range(classes):
+        (folder / f"class {label:02d}").mkdir(parents=True)
+        for i in range(each):
+            a, b = rng.uniform(2, 9, 2)
+            waves = 127 + 60 * np.sin(a * columns + label) + 50 * np.cos(b * rows) + rng.normal(0, 10, (28, 28))
+            imageio.imwrite(folder / f"class {label:02d}" / f"{i:03d}.png", waves.clip(0, 255).astype(np.uint8))
+    return folder
+
+
+UNUSUAL = {  # runs by their flags; photos stands for a folder of so many classes and images of each
+    "one class": ("photos", 1, 120, "--epochs", 10),
+    "twenty classes": ("photos", 20, 7, "--epochs", 10, "--batch_size", 16),
+    "one class, weight 1e-3": ("photos", 1, 120, "--epochs", 20, "--batch_size", 16, "--divergence_weight", 1e-3),
+    "weight 1e-3": ("--epochs", 10, "--divergence_weight", 1e-3),
+    "weight 0.01": ("--epochs", 10, "--divergence_weight", 0.01),
+    "MMD": ("--epochs", 4, "--divergence", "mmd"),
+    "mixture": ("--epochs", 4, "--prior", "mixture"),
+    "VampPrior": ("--epochs", 4, "--prior", "vamp"),
+    "one epoch": ("--epochs", 1),
+    "one hidden unit": ("--epochs", 4, "--hidden_dims", 1),
+    "1024-512-256": ("--epochs", 1, "--hidden_dims", 1024, 512, 256),
+}
+
+
+@pytest.fixture(scope="module", params=UNUSUAL)
+def unusual_run(request, tmp_path_factory):
+    """The folder of an unusual run, and its dataset. Read only."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("unusual")
+    flags = UNUSUAL[request.param]
+    dataset = "digits"
+    if flags[0] == "photos":
+        dataset = str(write_photos(folder / "photos", *flags[1:3]))
+        flags = flags[3:]
+    done = call_main("--dataset", dataset, *flags, "--results_dir", folder / "results")
+    assert done.code == 0, done.err
+    return folder / "results", data.load(dataset, None)
+
+
+def test_numbers_of_an_unusual_run_are_those_of_pytorch(browser, unusual_run):
+    """The page's quadrature against the program's; and the gap, a KL divergence, is not negative."""
+    folder, dataset = unusual_run
+    model = halved_model(folder)
+    images = dataset.test_images[explorer.shown(dataset.test_labels.numpy())[:4]]
+    log_p = likelihood.quadrature(model, images)
+    axis = torch.linspace(-6, 6, 121)
+    eps = torch.cartesian_prod(axis, axis)
+    weights = torch.softmax(log_normal(eps, torch.zeros(2), torch.zeros(2)), 0)
+    browser.open(folder / "explorer.html")
+    for i, x in enumerate(pixels(images)):
+        browser.driver.execute_script("explorer.select(arguments[0])", i)
+        browser.wait_for_terms()
+        terms = browser.state("terms")
+        assert terms["evidence"] == pytest.approx(log_p[i].item(), abs=0.05)
+        with torch.no_grad():
+            mu, logvar = model.encode(x)
+            if logvar is None:
+                assert set(terms) == {"evidence"}
+                continue
+            z = model.reparameterize(mu, logvar, eps)
+            expected_bce = weights @ bce(model.decode(z), x.expand(len(z), -1))
+            kld = weights @ (log_normal(z, mu, logvar) - model.prior.log_prob(z))
+        assert terms["bce"] == pytest.approx(expected_bce.item(), abs=0.05)
+        assert terms["kld"] == pytest.approx(kld.item(), abs=0.05)
+        assert terms["gap"] >= -0.01
+    center, half = browser.state("view.center"), browser.state("view.half")
+    inside = np.abs(np.subtract(browser.evaluate("explorer.points"), center)).max(1) < half
+    assert inside.mean() > 0.95, "the whole map shows where the points are"
+    browser.check_silence()
+
+
+def test_posterior_that_the_page_cannot_resolve_has_no_number(browser, digits_run, tmp_path):
+    """With a decoder that depends on one latent 100,000 times as much, p(z|x) is a long and narrow ridge."""
+    narrow(digits_run, tmp_path, torch.tensor([1e5, 1]))
+    browser.open(tmp_path / "explorer.html")
+    browser.wait_for_terms()
+    assert browser.text("value-evidence") == browser.text("value-gap") == "\u2013"
+    assert browser.text("unresolved").startswith("The posterior of this image is too narrow")
+    assert not browser.element("bar").is_displayed()
+
+
+def test_map_opens_close_to_the_first_image(page):
+    page.driver.refresh()
+    page.wait_until("window.explorer && explorer.state.subject !== null")
+    assert page.state("view.center") == page.state("subject.q.mu")
+    half = page.state("view.half")
+    page.click("reset")
+    assert page.state("view.half") > 1.5 * half
+
+
 def test_selecting_returns_the_film_to_the_best_epoch(page, finished_run):
     best = checkpoint.best_of(checkpoint.load(finished_run.folder / "checkpoint.pt").history)["epoch"]
     page.press("epoch", "HOME" if best > 1 else "END")
@@ -451,12 +559,13 @@ def test_mouse_zooms_pans_and_interpolates(page):
     half = page.state("view.half")
     page.click("zoom-in")
     assert page.state("view.half") == pytest.approx(half / 1.5)
+    center = page.evaluate("homeView().center")
     page.mouse().drag_and_drop_by_offset(page.element("map"), 50, 20).perform()
-    x, y = page.state("view.center")
+    x, y = np.subtract(page.state("view.center"), center)
     assert x < -0.1
     assert y > 0.04
     page.click("reset")
-    assert page.state("view.center") == [0, 0]
+    assert page.state("view.center") == center
     page.click("backdrop")
     assert not page.state("backdrop")
     page.click("interpolate")
