@@ -1,6 +1,5 @@
-"""The page in a real browser. REQUIRE_BROWSER=1 makes a missing browser a failure."""
+"""The page in real browsers. REQUIRE_BROWSER=1 makes a missing browser a failure."""
 
-import importlib.util
 import json
 import math
 import os
@@ -14,19 +13,17 @@ import torch
 from helpers import SMALL, call_main
 
 import explorer
+from benchmarks import browsers
 from explorer.__main__ import main as write_page
 from model import bce, log_normal
 from support.data import datasets
 from support.data.datasets import pixels
+from support.latent import likelihood
 from support.run import checkpoint
 from support.seeds import generator
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    *("--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 PATIENCE = 30  # seconds until a condition counts as never true
 MOUSE_MS = 20  # a mouse moves for so long
 
@@ -40,23 +37,36 @@ class Page:
     def open(self, path):
         """Open a page, wide and in the light scheme, and wait until it is ready."""
         self.resize(1440, 900)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        browsers.emulate(self.driver)
         self.driver.get("about:blank")
-        self.driver.get_log("performance")  # forgets what the browser's own first page asked for
+        self.forget()
         self.driver.get(path.as_uri())
         self.wait_until("document.documentElement.dataset.ready !== undefined")
+        self.driver.execute_script("explorer.resetView()")
+
+    def forget(self):
+        """Forget what the console and the network have seen."""
+        if self.driver.name == "firefox":
+            browsers.in_firefox(self.driver, "Services.console.reset()")
+        else:
+            self.driver.get_log("performance")
+            self.driver.get_log("browser")
 
     def check_silence(self):
-        """Assert that the console is empty, and that nothing was asked of a network."""
+        """Assert that the console is empty, and that nothing was asked of a network. Firefox has none to ask."""
+        if self.driver.name == "firefox":
+            messages = "return Services.console.getMessageArray().map((message) => message.message)"
+            assert [text for text in browsers.in_firefox(self.driver, messages) if "explorer.html" in text] == []
+            return
         assert self.driver.get_log("browser") == []
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
         assert [request["url"] for request in sent if not request["url"].startswith(("file:", "data:"))] == []
 
-    def resize(self, width, height):
-        """Set the size of the window, in CSS pixels."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    def resize(self, width, height, ratio=1):
+        """Set the size of the window in CSS pixels, and how many pixels of the screen one of them has."""
+        browsers.resize(self.driver, width, height, ratio)
+        self.wait_until(f"innerWidth === {width}")
 
     def evaluate(self, expression, *arguments):
         """The value of a JavaScript expression."""
@@ -129,28 +139,20 @@ class Page:
         return np.linalg.norm(self.evaluate("explorer.points"), axis=1).argsort().tolist()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Chromium without a network."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    missing = [name for name, path in programs.items() if path is None]
-    missing += ["selenium"] * (importlib.util.find_spec("selenium") is None)
+def need(name):
+    """Skip the test if a browser is not installed."""
+    missing = browsers.missing(name)
     if missing:
         assert not os.environ.get("REQUIRE_BROWSER"), f"not installed: {missing}"
         pytest.skip(f"not installed: {missing}")
-    from selenium import webdriver
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs["chromedriver"]))
-    driver.execute_cdp_cmd("Network.enable", {})
-    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    yield Page(driver)
-    driver.quit()
+
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def browser(request, tmp_path_factory):
+    """A browser without a network."""
+    need(request.param)
+    with browsers.started(request.param, tmp_path_factory.mktemp(request.param)) as driver:
+        yield Page(driver)
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +166,18 @@ def digits_run(tmp_path_factory):
 
 
 def narrow(folder, to, factor):
-    """Copy a run, with the latent space and all sigmas a factor smaller: its decoder multiplies z by that."""
+    """Copy a run, with the latent space and all sigmas a factor smaller: its decoder multiplies z by that.
+
+    A factor for each latent, as a tensor, leaves the encoder alone.
+    """
     shutil.copytree(folder, to, dirs_exist_ok=True)
     saved = torch.load(to / "best.pt")
     weights = saved["model"]
     weights["decoder.0.weight"] *= factor
-    weights["encoder.2.weight"][:2] /= factor
-    weights["encoder.2.bias"][:2] /= factor
-    weights["encoder.2.bias"][2:] -= 2 * math.log(factor)
+    if not isinstance(factor, torch.Tensor):
+        weights["encoder.2.weight"][:2] /= factor
+        weights["encoder.2.bias"][:2] /= factor
+        weights["encoder.2.bias"][2:] -= 2 * math.log(factor)
     torch.save(saved, to / "best.pt")
     assert write_page([str(to)]) == 0
 
@@ -203,6 +209,26 @@ def test_page_computes_what_pytorch_computes(page, finished_run, small_mnist):
             "explorer.logLikelihood(explorer.pixelsOf(arguments[0]), arguments[1])", i, posterior["mu"]
         )
         assert -log_p == pytest.approx(at_mu[i].item(), rel=1e-3)
+
+
+def test_noise_in_canvases_changes_no_number(finished_run, small_mnist, tmp_path):
+    """Firefox can answer with noise where a page reads a canvas back, as a protection against fingerprinting."""
+    need("firefox")
+    dataset = datasets.load("mnist", small_mnist)
+    images = pixels(dataset.test_images[explorer.shown(dataset.test_labels.numpy())])
+    with browsers.started("firefox", tmp_path, {"privacy.resistFingerprinting": True}) as driver:
+        page = Page(driver)
+        page.open(finished_run.folder / "explorer.html")
+        read_back = "Array.from(document.getElementById('input').getContext('2d').getImageData(0, 0, 28, 28).data)"
+        assert set(page.evaluate(read_back)[3::4]) != {255}, "the browser does not answer with noise"
+        for i in range(3):
+            found = page.evaluate("Array.from(explorer.pixelsOf(arguments[0]))", i)
+            np.testing.assert_allclose(found, images[i], atol=1e-6)
+        stroke = page.mouse().move_to_element_with_offset(page.element("pad"), -60, -40).click_and_hold()
+        stroke.move_by_offset(0, 60).release().perform()
+        page.wait_until("explorer.state.subject.index === null")
+        drawing = np.array(page.evaluate("Array.from(explorer.state.subject.x)"))
+        assert np.count_nonzero(drawing) < 200
 
 
 def test_header_tells_the_best_epoch_and_its_losses(page, finished_run):
@@ -305,6 +331,109 @@ def test_equation_and_heat_map_agree_with_pytorch(browser, digits_run, tmp_path,
     browser.check_silence()
 
 
+def halved_model(folder):
+    """The model in a run's best.pt with the weights that the page has: as float16."""
+    model = checkpoint.load_model(folder / "best.pt")
+    with torch.no_grad():
+        for parameter in explorer.network(model):
+            parameter.copy_(parameter.half())
+    return model
+
+
+def write_photos(folder, classes, each):
+    """Write grey waves as images of so many classes, and return the folder."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:28, :28] / 28
+    for label in range(classes):
+        (folder / f"class {label:02d}").mkdir(parents=True)
+        for i in range(each):
+            a, b = rng.uniform(2, 9, 2)
+            waves = 127 + 60 * np.sin(a * columns + label) + 50 * np.cos(b * rows) + rng.normal(0, 10, (28, 28))
+            imageio.imwrite(folder / f"class {label:02d}" / f"{i:03d}.png", waves.clip(0, 255).astype(np.uint8))
+    return folder
+
+
+UNUSUAL = {  # runs by their flags; photos stands for a folder of so many classes and images of each
+    "one class": ("photos", 1, 120, "--epochs", 10),
+    "twenty classes": ("photos", 20, 7, "--epochs", 10, "--batch_size", 16),
+    "one class, weight 1e-3": ("photos", 1, 120, "--epochs", 20, "--batch_size", 16, "--divergence_weight", 1e-3),
+    "weight 1e-3": ("--epochs", 10, "--divergence_weight", 1e-3),
+    "weight 0.01": ("--epochs", 10, "--divergence_weight", 0.01),
+    "MMD": ("--epochs", 4, "--divergence", "mmd"),
+    "mixture": ("--epochs", 4, "--prior", "mixture"),
+    "VampPrior": ("--epochs", 4, "--prior", "vamp"),
+    "one epoch": ("--epochs", 1),
+    "one hidden unit": ("--epochs", 4, "--hidden_dims", 1),
+    "1024-512-256": ("--epochs", 1, "--hidden_dims", 1024, 512, 256),
+}
+
+
+@pytest.fixture(scope="module", params=UNUSUAL)
+def unusual_run(request, tmp_path_factory):
+    """The folder of an unusual run, and its dataset. Read only."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("unusual")
+    flags = UNUSUAL[request.param]
+    dataset = "digits"
+    if flags[0] == "photos":
+        dataset = str(write_photos(folder / "photos", *flags[1:3]))
+        flags = flags[3:]
+    done = call_main("--dataset", dataset, *flags, "--results_dir", folder / "results")
+    assert done.code == 0, done.err
+    return folder / "results", datasets.load(dataset, None)
+
+
+def test_numbers_of_an_unusual_run_are_those_of_pytorch(browser, unusual_run):
+    """The page's quadrature against the program's; and the gap, a KL divergence, is not negative."""
+    folder, dataset = unusual_run
+    model = halved_model(folder)
+    images = dataset.test_images[explorer.shown(dataset.test_labels.numpy())[:4]]
+    log_p = likelihood.quadrature(model, images)
+    axis = torch.linspace(-6, 6, 121)
+    eps = torch.cartesian_prod(axis, axis)
+    weights = torch.softmax(log_normal(eps, torch.zeros(2), torch.zeros(2)), 0)
+    browser.open(folder / "explorer.html")
+    for i, x in enumerate(pixels(images)):
+        browser.driver.execute_script("explorer.select(arguments[0])", i)
+        browser.wait_for_terms()
+        terms = browser.state("terms")
+        assert terms["evidence"] == pytest.approx(log_p[i].item(), abs=0.05)
+        with torch.no_grad():
+            mu, logvar = model.encode(x)
+            if logvar is None:
+                assert set(terms) == {"evidence"}
+                continue
+            z = model.reparameterize(mu, logvar, eps)
+            expected_bce = weights @ bce(model.decode(z), x.expand(len(z), -1))
+            kld = weights @ (log_normal(z, mu, logvar) - model.prior.log_prob(z))
+        assert terms["bce"] == pytest.approx(expected_bce.item(), abs=0.05)
+        assert terms["kld"] == pytest.approx(kld.item(), abs=0.05)
+        assert terms["gap"] >= -0.01
+    center, half = browser.state("view.center"), browser.state("view.half")
+    inside = np.abs(np.subtract(browser.evaluate("explorer.points"), center)).max(1) < half
+    assert inside.mean() > 0.95, "the whole map shows where the points are"
+    browser.check_silence()
+
+
+def test_posterior_that_the_page_cannot_resolve_has_no_number(browser, digits_run, tmp_path):
+    """With a decoder that depends on one latent 100,000 times as much, p(z|x) is a long and narrow ridge."""
+    narrow(digits_run, tmp_path, torch.tensor([1e5, 1]))
+    browser.open(tmp_path / "explorer.html")
+    browser.wait_for_terms()
+    assert browser.text("value-evidence") == browser.text("value-gap") == "\u2013"
+    assert browser.text("unresolved").startswith("The posterior of this image is too narrow")
+    assert not browser.element("bar").is_displayed()
+
+
+def test_map_opens_close_to_the_first_image(page):
+    page.driver.refresh()
+    page.wait_until("window.explorer && explorer.state.subject !== null")
+    assert page.state("view.center") == page.state("subject.q.mu")
+    half = page.state("view.half")
+    page.click("reset")
+    assert page.state("view.half") > 1.5 * half
+
+
 def test_selecting_returns_the_film_to_the_best_epoch(page, finished_run):
     best = checkpoint.best_of(checkpoint.load(finished_run.folder / "checkpoint.pt").history)["epoch"]
     page.press("epoch", "HOME" if best > 1 else "END")
@@ -318,9 +447,7 @@ def test_drawing_is_centred_and_explained(page):
     stroke = page.mouse().move_to_element_with_offset(page.element("pad"), -60, -40).click_and_hold()
     stroke.move_by_offset(40, 0).move_by_offset(0, 60).release().perform()
     page.wait_until("explorer.state.subject.index === null")
-    context = "document.getElementById('centred').getContext('2d')"
-    image = page.evaluate(f"Array.from({context}.getImageData(0, 0, 28, 28).data)")
-    ink = 255 - np.array(image).reshape(28, 28, 4)[..., 0]
+    ink = 255 * np.reshape(page.evaluate("Array.from(explorer.state.subject.x)"), (28, 28))
     rows, columns = np.nonzero(ink > 12)
     assert max(np.ptp(rows), np.ptp(columns)) == 19, "it fills a box of 20 x 20 pixels"
     assert (ink.sum(1) @ np.arange(28)) / ink.sum() == pytest.approx(13.5, abs=0.6)
@@ -434,12 +561,13 @@ def test_mouse_zooms_pans_and_interpolates(page):
     half = page.state("view.half")
     page.click("zoom-in")
     assert page.state("view.half") == pytest.approx(half / 1.5)
+    center = page.evaluate("homeView().center")
     page.mouse().drag_and_drop_by_offset(page.element("map"), 50, 20).perform()
-    x, y = page.state("view.center")
+    x, y = np.subtract(page.state("view.center"), center)
     assert x < -0.1
     assert y > 0.04
     page.click("reset")
-    assert page.state("view.center") == [0, 0]
+    assert page.state("view.center") == center
     page.click("backdrop")
     assert not page.state("backdrop")
     page.click("interpolate")
@@ -456,20 +584,24 @@ def test_one_finger_decodes_and_two_zoom(page):
     x = rect["x"] + rect["width"] / 2
     y = rect["y"] + rect["height"] / 2
 
-    def touch(kind, *offsets):
-        points = [{"x": x + dx, "y": y + dy, "id": i} for i, (dx, dy) in enumerate(offsets)]
-        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    def touch(*paths):
+        """Fingers that each go down at the first place of a path, move to the second and go up."""
+        fingers = []
+        for i, (start, end) in enumerate(paths):
+            moves = [{"type": "pointerMove", "x": round(x + dx), "y": round(y + dy)} for dx, dy in (start, end)]
+            moves[1]["duration"] = MOUSE_MS
+            moves.insert(1, {"type": "pointerDown", "button": 0})
+            steps = [*moves, {"type": "pointerUp", "button": 0}]
+            kind = {"type": "pointer", "id": f"finger{i}", "parameters": {"pointerType": "touch"}}
+            fingers.append({**kind, "actions": steps})
+        page.driver.execute("actions", {"actions": fingers})
 
     half = page.state("view.half")
-    touch("touchStart", (0, 0))
-    touch("touchMove", (60, -40))
+    touch([(0, 0), (60, -40)])
     page.wait_until("explorer.state.z[0] > 0.2")
     assert page.state("z")[1] > 0.1
     assert page.state("view.center") == [0, 0]
-    touch("touchEnd")
-    touch("touchStart", (-50, 0), (50, 0))
-    touch("touchMove", (-100, 0), (100, 0))
-    touch("touchEnd")
+    touch([(-50, 0), (-100, 0)], [(50, 0), (100, 0)])
     page.wait_until(f"explorer.state.view.half < {0.7 * half}")
 
 
@@ -477,8 +609,7 @@ def test_one_finger_decodes_and_two_zoom(page):
 @pytest.mark.parametrize("size", [(390, 844), (1600, 1000)], ids=["phone", "wide"])
 def test_page_fits_the_screen_in_its_colour_scheme(page, size, scheme):
     page.resize(*size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browsers.emulate(page.driver, scheme)
     check_fit(page, size[0])
     assert page.element("map").size["width"] > 0.45 * size[0]
     shot = imageio.imread(page.driver.get_screenshot_as_png(), extension=".png")[..., :3]

@@ -19,10 +19,13 @@ let termPicture = null; // of the highlighted term, or of the posterior
 function showEquation() {
   const { subject, terms } = state;
   for (const name of Object.keys(TERMS)) {
-    $(`value-${name}`).textContent = terms && name in terms ? formatNats(terms[name]) : "\u2013";
+    $(`value-${name}`).textContent = terms && Number.isFinite(terms[name]) ? formatNats(terms[name]) : "\u2013";
   }
   $("equation").setAttribute("aria-busy", subject !== null && terms === null);
-  if (terms && content.stochastic) showBar(terms);
+  const isResolved = terms === null || Number.isFinite(terms.evidence);
+  $("unresolved").hidden = isResolved;
+  $("bar").hidden = !content.stochastic || !isResolved;
+  if (terms && Number.isFinite(terms.gap)) showBar(terms);
 }
 
 /** Two rows of equal length: BCE + KLD, which is -ELBO, and -log p(x) + gap. Both are cut at the left. */
@@ -41,11 +44,11 @@ function paintTerm() {
   termPicture = null;
   if (!posterior) return;
   if (term === "bce") {
-    const logs = latticeLikelihood(subject.x);
+    const logs = gridLikelihood(subject.x, lattice[0]);
     const best = logs.reduce((a, b) => Math.max(a, b));
     termPicture = paintLattice(logs.map((log) => Math.max(0, 1 - (best - log) / WORST_FIT) ** 2), theme.bce);
   } else if (term === "kld") {
-    const logs = Float32Array.from(lattice.cells, ({ logPrior }) => logPrior);
+    const logs = Float32Array.from(lattice[0].logPrior);
     const best = logs.reduce((a, b) => Math.max(a, b));
     termPicture = paintLattice(logs.map((log) => Math.exp(log - best)), theme.kld);
   } else {

@@ -15,17 +15,22 @@ function toRgb(color) {
 function paintHeat(opacities, columns, { corner, side }, color) {
   const rows = opacities.length / columns;
   const image = new ImageData(columns, rows);
-  const rgb = toRgb(color);
-  opacities.forEach((opacity, i) => image.data.set([...rgb, 255 * opacity], 4 * i));
+  const [red, green, blue] = toRgb(color);
+  for (let i = 0; i < opacities.length; i++) {
+    image.data[4 * i] = red;
+    image.data[4 * i + 1] = green;
+    image.data[4 * i + 2] = blue;
+    image.data[4 * i + 3] = 255 * opacities[i];
+  }
   const canvas = makeCanvas(columns, rows);
   canvas.getContext("2d").putImageData(image, 0, 0);
   return { canvas, corner, size: [columns * side, rows * side] };
 }
 
-/** Values on the lattice as a heat map. */
+/** Opacities of the cells of the lattice's inner grid as a heat map. */
 function paintLattice(opacities, color) {
-  const { corner, step } = lattice;
-  return paintHeat(opacities, LATTICE_CELLS, { corner, side: step }, color);
+  const { corner, step, side } = lattice[0];
+  return paintHeat(opacities, side, { corner, side: step }, color);
 }
 
 /** The density of cells { z, side, log } as a heat map. The square root lets its tails be seen. */

@@ -1,25 +1,24 @@
-// Images of 28 x 28 pixels: read from the sprite sheet, drawn on canvases.
+// Images of 28 x 28 pixels. Those of the test set come as compressed bytes: a picture that is drawn on a canvas and read
+// back is noise in a browser that protects against fingerprinting.
 
-let sheet = null; // context of the sprite sheet of the test images, once it is loaded
+let testPixels = null; // Uint8Array: 784 bytes for each test image, once they are unpacked
 
-function loadImages() {
+/** The bytes that zlib has compressed. */
+async function inflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function loadImages() {
   document.documentElement.dataset.ink = content.ink; // for page.css
-  const sprite = new Image();
-  sprite.addEventListener("load", () => {
-    const canvas = makeCanvas(sprite.width, sprite.height);
-    sheet = canvas.getContext("2d", { willReadFrequently: true });
-    sheet.drawImage(sprite, 0, 0);
-    update({ ready: true });
-    document.documentElement.dataset.ready = "";
-  });
-  sprite.src = content.sprite;
+  testPixels = await inflate(unpackBytes(content.pixels));
+  update({ ready: true });
+  document.documentElement.dataset.ready = "";
 }
 
 /** Pixels of test image i: Float32Array (784), values in [0, 1]. */
 function pixelsOf(i) {
-  const columns = sheet.canvas.width / 28;
-  const { data } = sheet.getImageData(28 * (i % columns), 28 * Math.floor(i / columns), 28, 28);
-  return Float32Array.from({ length: 784 }, (_, k) => data[4 * k] / 255);
+  return Float32Array.from(testPixels.subarray(784 * i, 784 * (i + 1)), (byte) => byte / 255);
 }
 
 /** ImageData of 784 pixels in [0, 1]: dark on light, as ink on paper, or as they are if they are no ink. */

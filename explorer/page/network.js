@@ -1,17 +1,29 @@
 // The VAE in the browser: float16 weights from base64, encoder and decoder as matrix-vector products.
 
+/** The bytes in a base64 string. */
+function unpackBytes(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+/** The value of every float16 by its 16 bits. */
+const HALF_VALUES = Float32Array.from({ length: 2 ** 16 }, (_, half) => {
+  const sign = half & 0x8000 ? -1 : 1;
+  const exponent = (half >> 10) & 31;
+  const fraction = half & 1023;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+});
+
 /** Float32Array of the little-endian float16 values in a base64 string. */
 function unpackFloat16(base64) {
-  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  const halves = new Uint16Array(bytes.buffer);
-  return Float32Array.from(halves, (half) => {
-    const sign = half & 0x8000 ? -1 : 1;
-    const exponent = (half >> 10) & 31;
-    const fraction = half & 1023;
-    if (exponent === 0) return sign * fraction * 2 ** -24;
-    if (exponent === 31) return fraction ? NaN : sign * Infinity;
-    return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-  });
+  const halves = new Uint16Array(unpackBytes(base64).buffer);
+  const values = new Float32Array(halves.length);
+  for (let i = 0; i < values.length; i++) values[i] = HALF_VALUES[halves[i]];
+  return values;
 }
 
 /**
@@ -25,7 +37,9 @@ function readLayers(widths, weights, offset) {
     const nIn = widths[i];
     const nOut = widths[i + 1];
     const columns = new Float32Array(nIn * nOut);
-    for (let k = 0; k < columns.length; k++) columns[(k % nIn) * nOut + Math.floor(k / nIn)] = weights[end + k];
+    for (let output = 0; output < nOut; output++) {
+      for (let input = 0; input < nIn; input++) columns[input * nOut + output] = weights[end + output * nIn + input];
+    }
     end += nIn * nOut;
     layers.push({ columns, bias: weights.subarray(end, end + nOut) });
     end += nOut;
@@ -40,20 +54,24 @@ function readLayers(widths, weights, offset) {
  */
 function addProduct(y, columns, x) {
   const n = y.length;
-  const starts = [];
-  const factors = [];
+  const starts = new Int32Array(x.length + 3); // of the columns that count, and then of no others: their factors are 0
+  const factors = new Float64Array(x.length + 3);
+  let count = 0;
   for (let k = 0; k < x.length; k++) {
     if (x[k] === 0) continue;
-    starts.push(k * n);
-    factors.push(x[k]);
+    starts[count] = k * n;
+    factors[count] = x[k];
+    count++;
   }
-  while (starts.length % 4) {
-    starts.push(0);
-    factors.push(0);
-  }
-  for (let k = 0; k < starts.length; k += 4) {
-    const [a, b, c, d] = starts.slice(k, k + 4);
-    const [fa, fb, fc, fd] = factors.slice(k, k + 4);
+  for (let k = 0; k < count; k += 4) {
+    const a = starts[k];
+    const b = starts[k + 1];
+    const c = starts[k + 2];
+    const d = starts[k + 3];
+    const fa = factors[k];
+    const fb = factors[k + 1];
+    const fc = factors[k + 2];
+    const fd = factors[k + 3];
     for (let i = 0; i < n; i++) {
       y[i] += fa * columns[a + i] + fb * columns[b + i] + fc * columns[c + i] + fd * columns[d + i];
     }
@@ -62,12 +80,17 @@ function addProduct(y, columns, x) {
 
 /** Output of an MLP with a ReLU between layers. */
 function forward(layers, x) {
-  layers.forEach(({ columns, bias }, i) => {
+  for (let layer = 0; layer < layers.length; layer++) {
+    const { columns, bias } = layers[layer];
     const y = bias.slice();
     addProduct(y, columns, x);
-    if (i + 1 < layers.length) y.forEach((value, k) => (y[k] = Math.max(0, value)));
+    if (layer + 1 < layers.length) {
+      for (let k = 0; k < y.length; k++) {
+        if (y[k] < 0) y[k] = 0;
+      }
+    }
     x = y;
-  });
+  }
   return x;
 }
 
@@ -81,9 +104,10 @@ function logGaussian(z, { mu, sigma }) {
 function sumSoftplus(logits) {
   let sum = 0;
   let product = 1; // of factors of at most 2, so at most 2 ** 784, which is a finite number
-  for (const l of logits) {
-    sum += Math.max(0, l);
-    product *= 1 + Math.exp(-Math.abs(l));
+  for (let i = 0; i < logits.length; i++) {
+    const l = logits[i];
+    if (l > 0) sum += l;
+    product *= 1 + Math.exp(l > 0 ? -l : l);
   }
   return sum + Math.log(product);
 }

@@ -11,10 +11,10 @@ function showCoarse() {
 function* refinePosterior() {
   const { subject } = state;
   if (subject === null || lattice === null) return;
-  const cells = yield* refineCells(subject.x);
+  const { cells, isResolved } = yield* integratePosterior(subject.x, subject.q.mu);
+  const evidence = isResolved ? logEvidence(cells) : NaN;
   update({ posterior: { cells, isRefined: true } });
-  const evidence = logEvidence(cells);
-  if (!content.stochastic) {
+  if (!content.stochastic || !isResolved) {
     update({ terms: { evidence } });
     return;
   }

@@ -15,6 +15,17 @@ function oncePerFrame(task) {
   };
 }
 
+/** Run a task soon, after what the browser has to do. A timer of 0 ms would wait for 4 when it is set by another. */
+const soon = (() => {
+  const tasks = [];
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => tasks.shift()();
+  return (task) => {
+    tasks.push(task);
+    port2.postMessage(null);
+  };
+})();
+
 /**
  * A function that starts a long job after `delay` milliseconds and runs it in short slices.
  * Calling it again abandons the job and starts a new one.
@@ -22,16 +33,20 @@ function oncePerFrame(task) {
  */
 function inSlices(job, delay) {
   let timer = 0;
+  let run = 0; // counts the starts: a slice of an earlier one does nothing
   return () => {
     clearTimeout(timer);
-    const steps = job();
-    function runSlice() {
-      const end = performance.now() + SLICE_MS;
-      while (performance.now() < end) {
-        if (steps.next().done) return;
-      }
-      timer = setTimeout(runSlice);
-    }
-    timer = setTimeout(runSlice, delay);
+    const mine = ++run;
+    timer = setTimeout(() => {
+      const steps = job();
+      soon(function runSlice() {
+        if (mine !== run) return;
+        const end = performance.now() + SLICE_MS;
+        while (performance.now() < end) {
+          if (steps.next().done) return;
+        }
+        soon(runSlice);
+      });
+    }, delay);
   };
 }

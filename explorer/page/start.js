@@ -34,4 +34,4 @@ function start() {
 start();
 
 /** For tests and the console: the model's functions on plain arrays, and the state. */
-window.explorer = { ...model, pixelsOf, toScreen, points, state, select };
+window.explorer = { ...model, pixelsOf, toScreen, points, state, select, resetView };

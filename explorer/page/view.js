@@ -2,17 +2,34 @@
 
 const ZOOM_LIMIT = 100; // largest zoom factor, in and out, relative to the home view
 const ZOOM_STEP = 1.5; // of the buttons
+const OUTLIERS = 0.005; // the share of the points that may lie beyond each edge of the home view
+const VIEW_MARGIN = 1.1;
 
 /**
- * The view that holds nearly all of the prior: four standard deviations around its mean.
+ * The view that holds nearly all of the points, and the prior's middle.
  * @returns center, the z in the middle of the map; half, half of the map's shorter side in units of z.
  */
-function homeView() {
+const homeView = (() => {
   const n = content.prior.length;
-  const mean = [0, 1].map((d) => content.prior.reduce((sum, c) => sum + c[d], 0) / n);
-  const deviation = [0, 1].map((d) =>
-    Math.sqrt(content.prior.reduce((sum, c) => sum + c[d + 2] ** 2 + (c[d] - mean[d]) ** 2, 0) / n));
-  return { center: mean, half: 4 * Math.max(...deviation) };
+  const low = [];
+  const high = [];
+  for (const d of [0, 1]) {
+    const mean = content.prior.reduce((sum, c) => sum + c[d], 0) / n;
+    const deviation = Math.sqrt(content.prior.reduce((sum, c) => sum + c[d + 2] ** 2 + (c[d] - mean) ** 2, 0) / n);
+    const sorted = points.map((z) => z[d]).sort((a, b) => a - b);
+    const outside = Math.floor(OUTLIERS * points.length);
+    low.push(Math.min(mean - 2 * deviation, sorted[outside]));
+    high.push(Math.max(mean + 2 * deviation, sorted[points.length - 1 - outside]));
+  }
+  const half = (VIEW_MARGIN * Math.max(high[0] - low[0], high[1] - low[1])) / 2;
+  const view = { center: [0, 1].map((d) => (low[d] + high[d]) / 2), half };
+  return () => view;
+})();
+
+/** The view at the start: close enough for the ellipse of q(z|x) to be seen, with some of its neighbours. */
+function openingView({ mu, sigma }) {
+  const { half } = homeView();
+  return { center: mu, half: Math.min(half / 2, Math.max(half / 5, 12 * Math.max(...sigma))) };
 }
 
 function pixelsPerUnit() {
@@ -60,6 +77,10 @@ function pan(dx, dy) {
 
 function resetView() {
   update({ view: homeView() });
+}
+
+function openView() {
+  update({ view: openingView(state.subject.q) });
 }
 
 function measureMap() {
