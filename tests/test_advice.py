@@ -25,7 +25,6 @@ from support.machine import compiled, devices, environment
 from support.run import checkpoint, storage
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.slow
 ONE = (*SMALL, "--epochs", 1)
 TWO = (*SMALL, "--epochs", 2)
 
@@ -111,7 +110,7 @@ def write_images(folder, counts):
     return folder
 
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_drawing")]
 
 
 # Data
