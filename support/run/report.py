@@ -21,6 +21,7 @@ BELOW_ZERO = {
     "KLD": "under a learned prior the KLD is estimated from samples, which can be below zero",
     "MMD": "an unbiased estimate of the MMD can be below zero",
 }
+UNSURE = 0.1  # the share of images with few effective samples above which log p(x) is in doubt
 RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
 
 
@@ -94,22 +95,30 @@ def show_end(run):
         print(f"====> {inactive_latents(manifold.active_units(mu), run.config)}")
     if run.dataset.notes:
         print(f"====> Trained on {run.dataset.description}")
-    estimate = likelihood.estimate(model, images, run.dataset.train_images)
+    estimate = likelihood.estimate(model, images)
     print(
-        f"====> log p(x) at the best epoch: {log_p_text(estimate)}\n"
+        f"====> log p(x) at the best epoch: {log_p_text(estimate, images)}\n"
         f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
         f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
         f"Results are in {run.config.results_dir}: {', '.join(files.names(run.config))}, reconstruction/, latent/"
     )
 
 
-def log_p_text(estimate):
-    """The mean of a `likelihood.Estimate` and its method, as they are printed."""
-    mean = f"{estimate.log_p.double().mean():.4f} nats per test image"
+def log_p_text(estimate, images):
+    """The mean of a `likelihood.Estimate`, its method, and what it says of images (N, 784) uint8."""
+    text = f"{estimate.log_p.cpu().double().mean():.4f} nats per test image, by "
     if estimate.k is None:
-        return f"{mean}, by quadrature"
-    tenth = f"k = {estimate.k // 10}: {estimate.log_p_tenth.double().mean():.4f}"
-    return f"{mean}, by importance sampling, k = {estimate.k} ({tenth}; it rises with k)"
+        text += "quadrature"
+    else:
+        share = (estimate.ess < likelihood.FEW_SAMPLES).float().mean().item()
+        text += (
+            f"importance sampling, k = {estimate.k}; effective sample size {estimate.ess.median():.1f} (median), "
+            f"below {likelihood.FEW_SAMPLES} for {share:.0%} of the images"
+        )
+        if share > UNSURE:
+            text += ", so log p(x) is probably higher"
+    is_binary = ((images == 0) | (images == 255)).all()
+    return text if is_binary else f"{text}. Grey pixels: a lower bound on the mean log p of their binarisations"
 
 
 def inactive_latents(active, config):
