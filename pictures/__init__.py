@@ -8,7 +8,6 @@ import torch
 
 import utils
 from support.data.datasets import pixels
-from support.latent import manifold
 from support.run import checkpoint, files, storage
 from support.run.report import DIVERGENCES
 from support.seeds import generator
@@ -71,7 +70,7 @@ def draw_latents(run, test, title):
     names = {1: (axis,), 2: (f"{axis} 1", f"{axis} 2")}.get(mu.shape[1])
     if names is None:
         names = ("principal component 1", "principal component 2")
-        centre, components = manifold.principal_plane(mu)
+        centre, components = principal_plane(mu)
         z, mu = ((points - centre) @ components.T for points in (z, mu))
     labels = run.dataset.test_labels.cpu().numpy()
     return utils.latent_frame(z.numpy(), mu.numpy(), labels, run.dataset.classes, title, names)
@@ -112,7 +111,14 @@ def manifold_grid(prior, mu):
     square = torch.cartesian_prod(1 - u, u).flip(1)  # the first coordinate grows to the right, the second upwards
     if mu.shape[1] == 2:
         return quantiles(prior, square)
-    return torch.special.ndtri(square) @ manifold.principal_plane(mu)[1]
+    return torch.special.ndtri(square) @ principal_plane(mu)[1]
+
+
+def principal_plane(mu):
+    """mu (N, D): its mean (D,) and first two principal components (2, D), their largest entries positive."""
+    components = torch.linalg.eigh(torch.cov(mu.T, correction=0))[1][:, [-1, -2]].T
+    largest = components.abs().argmax(1)
+    return mu.mean(0), components * components[[0, 1], largest].sign().unsqueeze(1)
 
 
 def ink(dataset, images):

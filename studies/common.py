@@ -32,7 +32,7 @@ from studies import measures
 from support.data import datasets
 from support.errors import UserError
 from support.latent import likelihood
-from support.latent.manifold import active_units
+from support.latent.units import active_units
 from support.machine.environment import usable_cpus
 from support.run import checkpoint, storage
 from support.run.config import Config, default_data_dir, directory

@@ -279,11 +279,11 @@ def test_autocast_of_the_caller_changes_no_bit(small_mnist):
 
 
 CPUS = {
-    "AMD with AVX-512": ({"cpu_name": "AMD EPYC", "avx512_f": True}, "medium"),
-    "AMD with AVX2": ({"cpu_name": "AMD EPYC", "avx512_f": False}, "highest"),
-    "Intel without AMX": ({"cpu_name": "Intel Xeon", "avx512_f": True}, "highest"),
-    "AMX": ({"cpu_name": "AMD", "avx512_f": True, "amx_tile": True}, "highest"),
-    "unknown": ({}, "highest"),
+    "AMD with AVX-512": ({"is_intel": False, "avx512_f": True}, "medium"),
+    "AMD with AVX2": ({"is_intel": False, "avx512_f": False}, "highest"),
+    "Intel without AMX": ({"is_intel": True, "avx512_f": True}, "highest"),
+    "AMX": ({"is_intel": False, "avx512_f": True, "amx_tile": True}, "highest"),
+    "unknown": ({"is_intel": False}, "highest"),
 }
 
 

@@ -5,7 +5,7 @@ import torch
 
 import pictures
 from model import StandardNormal
-from support.latent import manifold
+from support.latent import units
 from support.seeds import generator
 from variants import priors
 from variants.priors import Mixture
@@ -87,11 +87,11 @@ def test_grid_of_many_dimensions_lies_in_principal_plane():
 
 def test_active_units_are_latents_whose_mean_varies():
     mu = torch.randn(1000, 4, generator=generator(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
-    assert manifold.active_units(mu) == 2
+    assert units.active_units(mu) == 2
 
 
 def test_principal_plane_finds_widest_directions():
     points = torch.randn(5000, 4, generator=generator(0)) * torch.tensor([1, 5, 0.1, 3]) + torch.tensor([7, 0, 0, 0])
-    mean, components = manifold.principal_plane(points)
+    mean, components = pictures.principal_plane(points)
     torch.testing.assert_close(mean, points.mean(0))
     torch.testing.assert_close(components, torch.eye(4)[[1, 3]], atol=0.05, rtol=0)

@@ -12,7 +12,6 @@ import pictures
 import train
 import utils
 from support.data import datasets
-from support.latent import manifold
 from support.latent.likelihood import Estimate
 from support.run import files, report
 from support.run.config import FLAGS, Config
@@ -192,7 +191,7 @@ def test_latents_of_learned_prior_are_standardised(small_mnist, tmp_path, monkey
 def test_latents_of_three_dimensions_are_shown_by_two_principal_components(small_mnist, tmp_path, monkeypatch):
     _, epoch, drawn = drawn_by(small_mnist, monkeypatch, latent_dim=3, results_dir=tmp_path)
     (frame,) = drawn["latent_frame"]
-    mean, components = manifold.principal_plane(epoch.test.mu)
+    mean, components = pictures.principal_plane(epoch.test.mu)
     assert frame[0] == pytest.approx(((epoch.test.z - mean) @ components.T).numpy(), abs=1e-5)
     assert frame[1] == pytest.approx(((epoch.test.mu - mean) @ components.T).numpy(), abs=1e-5)
     assert frame[5] == ("principal component 1", "principal component 2")

@@ -74,7 +74,7 @@ def cpu_is_faster_in_bfloat16():
     without AMX, takes twice as long as in float32 (2.7 against 1.4 ms).
     """
     cpu = cpu_capabilities()
-    return bool(cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and not is_intel(cpu)))
+    return bool(cpu.get("amx_bf16") or (cpu.get("avx512_bf16") and not cpu["is_intel"]))
 
 
 def float32_is_faster_by_onednn():
@@ -84,18 +84,14 @@ def float32_is_faster_by_onednn():
     8e-7). On an Intel Xeon, MKL is the faster one. With AMX, "medium" would mean bfloat16.
     """
     cpu = cpu_capabilities()
-    return bool(cpu.get("avx512_f")) and not (cpu.get("amx_tile") or is_intel(cpu))
-
-
-def is_intel(cpu):
-    """Whether a CPU of these capabilities is Intel's."""
-    return "intel" in str(cpu.get("cpu_name", "")).lower()
+    return bool(cpu.get("avx512_f")) and not (cpu.get("amx_tile") or cpu["is_intel"])
 
 
 def cpu_capabilities():
-    """What the CPU can do, by PyTorch's names. PyTorch before 2.14 does not tell, but Linux does."""
+    """What the CPU can do, by PyTorch's names, and whether it is Intel's. PyTorch before 2.14 does not tell."""
     if hasattr(torch.cpu, "get_capabilities"):
-        return torch.cpu.get_capabilities()
+        found = torch.cpu.get_capabilities()
+        return {**found, "is_intel": "intel" in str(found.get("cpu_name", "")).lower()}
     words = set((read_text("/proc/cpuinfo") or "").split())
     flags = {"avx512_f": "avx512f", "avx512_bf16": "avx512_bf16", "amx_tile": "amx_tile", "amx_bf16": "amx_bf16"}
-    return {name: flag in words for name, flag in flags.items()} | {"cpu_name": "Intel" * ("GenuineIntel" in words)}
+    return {name: flag in words for name, flag in flags.items()} | {"is_intel": "GenuineIntel" in words}

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from support.data.datasets import pixels
-from support.latent import likelihood, manifold
+from support.latent import likelihood, units
 from support.machine import processes
 from support.machine.processes import is_first
 from support.run import checkpoint, files, storage
@@ -91,8 +91,8 @@ def show_end(run):
     model = checkpoint.load_model(run.config.results_dir / "best.pt").to(images.device)
     with torch.no_grad():
         mu = model.encode(pixels(images))[0]
-    if manifold.active_units(mu) < model.latent_dim:
-        print(f"====> {inactive_latents(manifold.active_units(mu), run.config)}")
+    if units.active_units(mu) < model.latent_dim:
+        print(f"====> {inactive_latents(units.active_units(mu), run.config)}")
     if run.dataset.notes:
         print(f"====> Trained on {run.dataset.description}")
     estimate = likelihood.estimate(model, images)
@@ -130,7 +130,7 @@ def inactive_latents(active, config):
         )
     return (
         f"{active} of {config.latent_dim} latents are active; the means of the others vary by less than "
-        f"{manifold.ACTIVE} over the test images. --latent_dim {active} may do as well"
+        f"{units.ACTIVE} over the test images. --latent_dim {active} may do as well"
     )
 
 

@@ -14,13 +14,9 @@ from support.run import checkpoint, files, storage
 def open_run(config, begin):
     """Yield the run of a Config, alone in its directory: a new one, or the one that its checkpoint continues.
 
-    Another run there is refused before data are downloaded and before a network is built.
-
-    Args:
-        begin: `train.begin`, from a Config and a dataset to a new Run.
-
-    Raises:
-        UserError: the device, the other processes, the directory, the data or the memory stand in the way.
+    Another run there is refused before data are downloaded and before a network is built. `begin` is
+    `train.begin`, from a Config and a dataset to a new Run. Raises UserError if the device, the other processes, the
+    directory, the data or the memory stand in the way.
     """
     device = devices.find_device(config.device)
     with (
@@ -33,9 +29,9 @@ def open_run(config, begin):
         saved = processes.broadcast(checkpoint.find_saved(config) if processes.is_first() else None)
         config = checkpoint.fill_open_flags(config, saved)
         if saved:
-            is_open = "dataset" not in config.named  # MNIST, if it was not named, may yet give way to digits
-            known = dataclasses.replace(config, dataset=saved.config.dataset) if is_open else config
-            checkpoint.check_same_run(known, saved)
+            # MNIST, if it was not named, may yet give way to digits.
+            name = config.dataset if "dataset" in config.named else saved.config.dataset
+            checkpoint.check_same_run(dataclasses.replace(config, dataset=name), saved)
         dataset = load_dataset(config, saved)
         config = dataclasses.replace(config, dataset=dataset.name)
         if saved:
