@@ -5,6 +5,7 @@ import getpass
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -57,11 +58,14 @@ def clean_environment():
     for name in (*misleading, "MPLBACKEND"):
         os.environ.pop(name, None)
     os.environ.setdefault("USER", user_name())  # PyTorch asks for it when it compiles
+    if os.path.expanduser("~") == "~":  # the user has no home, and matplotlib asks for it
+        os.environ["HOME"] = "/"
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of a home directory that it cannot write to
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The value of the smallest subnormal")  # NumPy 1: denormals are flushed
             yield
     finally:
         logger.setLevel(level)
@@ -85,15 +89,19 @@ def require_packages():
     """Load what a package of commands needs, before it imports it; end the process with a line if that fails."""
     try:
         with clean_environment():
+            tempfile.gettempdir()
             for name in NEEDED:
                 load_package(name)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except FileNotFoundError:
+        sys.exit("error: there is no temporary directory: set TMPDIR to one that can be written to")
 
 
 def usable_cpus():
     """How many CPUs this process may keep busy: those it may run on, but no more than its cgroup's quota."""
-    return load_package("joblib").cpu_count()
+    with warnings.catch_warnings(action="ignore"):  # joblib warns where /dev/shm cannot be written to
+        return load_package("joblib").cpu_count()
 
 
 def read_text(path):
