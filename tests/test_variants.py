@@ -151,6 +151,7 @@ def test_run_with_any_prior_draws_all_its_pictures(run_main, tmp_path, prior):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.slow
 def test_run_of_variant_continued_equals_undisturbed_run(run_main, tmp_path, no_drawing, name):
     flags = (*SMALL, *VARIANTS[name])
     undisturbed = run_main(tmp_path / "undisturbed", *flags, "--epochs", 2)
