@@ -48,6 +48,8 @@ MARIONETTE = {  # the commands whose names differ by more than the prefix, by se
     "clickElement": "ElementClick",
     "clearElement": "ElementClear",
     "sendKeysToElement": "ElementSendKeys",
+    "getCurrentUrl": "GetCurrentURL",
+    "getElementAriaLabel": "GetComputedLabel",
     "w3cGetActiveElement": "GetActiveElement",
     "w3cExecuteScript": "ExecuteScript",
     "w3cExecuteScriptAsync": "ExecuteAsyncScript",

@@ -27,7 +27,8 @@ PAGE = Path(__file__).parent / "page"
 SCRIPTS = (  # in the order they are joined: each one uses only those before it
     *("state", "network", "content", "schedule", "dom", "figures", "theme", "canvas", "images", "view", "map"),
     *("lattice", "quadrature", "heatmap", "backdrop", "points", "film", "losses", "decoded", "selection", "posterior"),
-    *("equation", "centring", "pad", "interpolation", "input", "epsilon", "welcome", "start"),
+    *("gap", "equation", "centring", "pad", "interpolation", "input", "epsilon", "layers", "tour", "link", "welcome"),
+    "start",
 )
 DIGITS_PER_CLASS = 200
 MOST_FRAMES = 100  # of the film: about a megabyte

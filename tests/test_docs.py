@@ -96,6 +96,22 @@ def test_experiment_of_the_docs_trains(small_mnist, monkeypatch, capsys):
     assert last["train_total"] < first["train_total"]
 
 
+def table_of_results(page):
+    """The rows of a page's table of results, without their names, as lists of cells."""
+    rows = [line.split(" | ")[1:] for line in read(page).splitlines() if line.startswith("| ") and "784-" in line]
+    return [[cell.strip(" |") for cell in row] for row in rows if not row[0].startswith("784-400-40")]
+
+
+def test_korean_summary_has_the_figures_of_the_readme():
+    korean = ROOT / "docs" / "ko.md"
+    assert len(read(korean).splitlines()) <= 120
+    assert table_of_results(korean) == table_of_results(ROOT / "README.md")
+    known = " ".join(read(ROOT / name) for name in ("README.md", "docs/studies.md", "docs/results.md"))
+    assert [number for number in re.findall(r"\d+\.\d+", read(korean)) if number not in known] == []
+    for command in re.findall(r"^(pip install .*)$", read(ROOT / "README.md"), re.MULTILINE)[:2]:
+        assert command in read(korean)
+
+
 def test_core_keeps_to_its_lines():
     lines = {name: len(read(ROOT / name).splitlines()) for name in CORE}
     assert {name: n for name, n in lines.items() if n > CORE[name]} == {}

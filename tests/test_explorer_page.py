@@ -65,6 +65,15 @@ def test_page_asks_nothing_of_a_network(finished_run):
     assert not re.search(r"https?://|@import|<link (?!rel=\"icon\" href=\"data:,\")", html)
 
 
+def test_network_view_quotes_model_py():
+    quoted = re.findall(
+        r"^  \w+: ['\"](return .*)['\"],$", (explorer.PAGE / "layers.js").read_text("utf-8"), re.MULTILINE
+    )
+    lines = (explorer.PAGE.parents[1] / "model.py").read_text("utf-8").splitlines()
+    assert len(quoted) == 5
+    assert set(quoted) <= {line.strip() for line in lines}
+
+
 def class_colors():
     """The page's colours of the classes, in the light and in the dark scheme."""
     style = (explorer.PAGE / "page.css").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ function drawBackdrop(context) {
 
 /** Decode the images of the view, then show them all at once. In the dark theme they are light on dark. */
 function* decodeBackdrop() {
-  if (!state.backdrop) return;
+  if (!state.backdrop || !isMapShown()) return;
   const [columns, rows] = state.size.map((side) => Math.max(1, Math.ceil(side / BACKDROP_TILE)));
   const canvas = makeCanvas(28 * columns, 28 * rows);
   const context = canvas.getContext("2d");
@@ -31,5 +31,6 @@ function* decodeBackdrop() {
 
 function startBackdrop() {
   watch(["view", "size", "theme", "backdrop"], inSlices(decodeBackdrop, REST_MS));
+  $("backdrop").checked = state.backdrop; // a browser may restore another value
   $("backdrop").addEventListener("change", () => update({ backdrop: $("backdrop").checked }));
 }

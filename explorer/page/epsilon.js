@@ -2,6 +2,7 @@
 
 const DISC_REACH = 3.2; // from the disc's middle to its edge, in units of epsilon
 const DRAWS = 10;
+const FULL_COLOR = 3; // nats of a pixel's BCE at which its colour is full
 const EPSILON_STEP = 0.1; // of an arrow key; with Shift, a fifth
 
 /** A draw of N(0, I) in two dimensions (Box and Muller). */
@@ -18,6 +19,12 @@ function shownSamples() {
 
 function setEpsilon(epsilon) {
   update({ epsilon });
+}
+
+/** Move epsilon by hand: it stays in the disc. */
+function moveEpsilon([x, y]) {
+  const scale = Math.min(1, DISC_REACH / (Math.hypot(x, y) || 1));
+  setEpsilon([x * scale, y * scale]);
 }
 
 /** Ten draws; the disc's point is at the last of them. */
@@ -64,11 +71,29 @@ function drawSamples(context) {
   samples.forEach((sample, i) => drawSampleDot(context, sample, i === last ? 6 : 4));
 }
 
+/** BCE pixel by pixel at z: violet where the decoder is surprised by x. */
+function showPixelBce(x, decoded) {
+  const image = new ImageData(28, 28);
+  const rgb = toRgb(state.theme.bce);
+  let sum = 0;
+  for (let i = 0; i < 784; i++) {
+    const p = Math.min(1 - 1e-7, Math.max(1e-7, decoded[i]));
+    const nats = -x[i] * Math.log(p) - (1 - x[i]) * Math.log(1 - p);
+    sum += nats;
+    image.data.set([...rgb, 255 * Math.min(1, nats / FULL_COLOR)], 4 * i);
+  }
+  $("pixel-bce").getContext("2d").putImageData(image, 0, 0);
+  $("pixel-bce").setAttribute("aria-label", `BCE of each pixel at z, ${formatNats(sum)} nats together`);
+  $("pixel-sum").textContent = formatNats(sum);
+}
+
 function showSample() {
   const { epsilon, subject } = state;
   if (!subject) return;
   const z = reparameterize(subject.q, epsilon);
-  showImage($("sampled"), model.decode(z));
+  const decoded = model.decode(z);
+  showImage($("sampled"), decoded);
+  showPixelBce(subject.x, decoded);
   $("epsilon").textContent = formatPair(epsilon);
   $("sample").textContent = formatPair(z);
 }
@@ -92,7 +117,7 @@ function listenToDisc() {
   const follow = (event) => {
     const side = disc.clientWidth;
     const scale = side / 2 / DISC_REACH;
-    setEpsilon([(event.offsetX - side / 2) / scale, (side / 2 - event.offsetY) / scale]);
+    moveEpsilon([(event.offsetX - side / 2) / scale, (side / 2 - event.offsetY) / scale]);
   };
   disc.addEventListener("pointerdown", (event) => {
     if (event.button !== 0 || pointer !== null) return;
@@ -110,7 +135,7 @@ function listenToDisc() {
     const { key } = event;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = event.shiftKey ? EPSILON_STEP / 5 : EPSILON_STEP;
-    if (key in ARROWS) setEpsilon(state.epsilon.map((e, d) => e + step * ARROWS[key][d]));
+    if (key in ARROWS) moveEpsilon(state.epsilon.map((e, d) => e + step * ARROWS[key][d]));
     else if (key === "0") setEpsilon([0, 0]);
     else if (key === "Enter") setEpsilon(drawNormal());
     else return;
@@ -121,7 +146,7 @@ function listenToDisc() {
 
 function startEpsilon() {
   $("noise").hidden = !content.stochastic;
-  watch(["epsilon", "subject"], oncePerFrame(showSample));
+  watch(["epsilon", "subject", "theme"], oncePerFrame(showSample));
   watch(["draws", "subject"], oncePerFrame(showDraws));
   watch(["epsilon", "draws", "theme", "size", "subject"], oncePerFrame(drawDisc)); // without a subject it has no size
   $("draw-one").addEventListener("click", () => setEpsilon(drawNormal()));

@@ -10,10 +10,12 @@ const TERMS = {
   gap: "q(z|x), in blue, over the true posterior p(z|x), in orange. Their KL divergence is the bound's gap.",
 };
 const NO_TERM = "Point at a term to see it on the map.";
-const NO_BOUND = "This encoder is deterministic: q(z|x) is a single point and has no density. Both KL divergences would be " +
-  "infinite, so there is no bound on log p(x). It was trained to make the codes of all images match the prior (MMD). " +
+const NO_BOUND = "This encoder is deterministic: q(z|x) is a single point and has no density. Both KL divergences would " +
+  "be infinite, so there is no bound on log p(x). It was trained to make the codes of all images match the prior (MMD). " +
   "log p(x) and the true posterior exist all the same.";
 
+let chosenTerm = null; // by a click
+let pointedTerm = null; // by the mouse or the focus
 let termPicture = null; // of the highlighted term, or of the posterior
 
 function showEquation() {
@@ -22,7 +24,7 @@ function showEquation() {
     $(`value-${name}`).textContent = terms && Number.isFinite(terms[name]) ? formatNats(terms[name]) : "\u2013";
   }
   $("equation").setAttribute("aria-busy", subject !== null && terms === null);
-  const isResolved = terms === null || Number.isFinite(terms.evidence);
+  const isResolved = terms === null || Object.values(terms).every(Number.isFinite);
   $("unresolved").hidden = isResolved;
   $("bar").hidden = !content.stochastic || !isResolved;
   if (terms && Number.isFinite(terms.gap)) showBar(terms);
@@ -60,20 +62,43 @@ function drawTerm(context) {
   if (termPicture && isBestShown()) drawPicture(context, termPicture, state.term === "kld" ? 0.6 : 0.85);
 }
 
-function setTerm(term) {
-  update({ term });
-  $("term-hint").textContent = !content.stochastic ? NO_BOUND : term === null ? NO_TERM : TERMS[term];
+/** Show what is pointed at, or else what was chosen by a click. */
+function showTerm() {
+  const term = pointedTerm ?? chosenTerm;
+  if (term !== state.term) update({ term });
+  for (const button of $("equation").querySelectorAll("[data-term]")) {
+    button.setAttribute("aria-pressed", button.dataset.term === chosenTerm);
+  }
+  const hint = !content.stochastic ? NO_BOUND : term === null ? NO_TERM : TERMS[term];
+  if (term !== null && hint !== $("term-hint").textContent) announce(hint);
+  $("term-hint").textContent = hint;
+}
+
+function chooseTerm(term) {
+  chosenTerm = term;
+  pointedTerm = null;
+  showTerm();
+}
+
+/** A term shows while a mouse points at it or the keyboard is at it; a click or a tap keeps it, until the next. */
+function listenToTerm(button) {
+  const { term } = button.dataset;
+  function point(to) {
+    pointedTerm = to;
+    showTerm();
+  }
+  button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && point(term));
+  button.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && point(null));
+  button.addEventListener("focus", () => button.matches(":focus-visible") && point(term));
+  button.addEventListener("blur", () => point(null));
+  button.addEventListener("click", () => chooseTerm(chosenTerm === term ? null : term));
 }
 
 function startEquation() {
   $("bound").hidden = !content.stochastic;
   $("bar").hidden = !content.stochastic;
-  for (const button of $("equation").querySelectorAll("[data-term]")) {
-    const { term } = button.dataset;
-    for (const kind of ["pointerenter", "focus"]) button.addEventListener(kind, () => setTerm(term));
-    for (const kind of ["pointerleave", "blur"]) button.addEventListener(kind, () => setTerm(null));
-  }
+  for (const button of $("equation").querySelectorAll("[data-term]")) listenToTerm(button);
   watch(["term", "posterior", "theme"], paintTerm);
   watch(["subject", "terms"], showEquation);
-  setTerm(null);
+  showTerm();
 }

@@ -34,6 +34,13 @@ function playFilm() {
   }, FRAME_MS);
 }
 
+/** While another epoch's points are on the map, a line says why nothing else is. */
+function describeEpoch() {
+  $("epoch-note").hidden = isBestShown();
+  $("map-key").hidden = !isBestShown();
+  $("shown-epoch").textContent = shownEpoch();
+}
+
 function pauseFilm() {
   clearInterval(filmTimer);
   filmTimer = null;
@@ -61,9 +68,14 @@ function startFilm() {
     if (filmTimer === null) playFilm();
     else pauseFilm();
   });
-  // The image x is encoded by the best epoch's weights, so the points have to be of that epoch too.
-  watch(["subject"], () => {
+  // The image x is explained with the best epoch's weights, so the points have to be of that epoch too.
+  watch(["subject", "epsilon", "draws", "term", "tour"], () => {
     if (state.subject !== null && !isBestShown()) showBestEpoch();
+  });
+  watch(["frame"], describeEpoch);
+  $("to-best").addEventListener("click", () => {
+    showBestEpoch();
+    $("epoch").focus();
   });
   showBestEpoch();
 }

@@ -1,5 +1,5 @@
-// Images of 28 x 28 pixels. Those of the test set come as compressed bytes: a picture that is drawn on a canvas and read
-// back is noise in a browser that protects against fingerprinting.
+// Images of 28 x 28 pixels. Those of the test set come as compressed bytes: a picture that is drawn on a canvas and
+// read back is noise in a browser that protects against fingerprinting.
 
 let testPixels = null; // Uint8Array: 784 bytes for each test image, once they are unpacked
 
@@ -11,7 +11,12 @@ async function inflate(bytes) {
 
 async function loadImages() {
   document.documentElement.dataset.ink = content.ink; // for page.css
-  testPixels = await inflate(unpackBytes(content.pixels));
+  try {
+    testPixels = await inflate(unpackBytes(content.pixels));
+  } catch (error) {
+    $("too-old").hidden = false; // it has no DecompressionStream
+    throw error;
+  }
   update({ ready: true });
   document.documentElement.dataset.ready = "";
 }

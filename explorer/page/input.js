@@ -2,11 +2,13 @@
 // A mouse hovers to decode, drags to pan and clicks to select. One finger drags z; two pinch to zoom.
 
 const CLICK_RADIUS = 14; // a click selects a point within this distance, CSS pixels
+const WIDE_SHARE = 0.8; // of the window's width
 const CLICK_SLACK = 5; // a pointer that moves less than this clicks, CSS pixels
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const ARROW_STEP = 10; // CSS pixels
 const FINE_STEP = 2; // with Shift
+const EDGE = 20; // z stays so far from the map's edge when the arrow keys move it, CSS pixels
 
 const gesture = {
   pointers: new Map(), // position of each pointer that is down: id -> [x, y]
@@ -71,14 +73,26 @@ function onPointerUp(event) {
   if (isClick) pickPoint(toLatent(position(event)), CLICK_RADIUS);
 }
 
+/** The wheel zooms, except where the map leaves no room beside it to scroll the page; there, it does so with Ctrl. */
 function onWheel(event) {
+  const isAlone = $("map").clientWidth > WIDE_SHARE * document.documentElement.clientWidth;
+  if (isAlone && !event.ctrlKey && !event.metaKey) return;
   event.preventDefault();
   zoom(Math.exp(-event.deltaY / 400), position(event));
+}
+
+/** Pan so that z stays on the map. */
+function followZ() {
+  const [px, py] = toScreen(state.z);
+  const [width, height] = state.size;
+  const beyond = (p, side) => Math.min(0, p - EDGE) + Math.max(0, p - side + EDGE);
+  pan(-beyond(px, width), -beyond(py, height));
 }
 
 function moveBy([dx, dy], pixels) {
   const step = pixels / pixelsPerUnit();
   moveTo([state.z[0] + step * dx, state.z[1] + step * dy]);
+  followZ();
   announce(`z = ${formatPair(state.z)}`);
 }
 
@@ -103,5 +117,6 @@ function startInput() {
   map.addEventListener("pointerup", onPointerUp);
   map.addEventListener("lostpointercapture", (event) => gesture.pointers.delete(event.pointerId));
   map.addEventListener("wheel", onWheel, { passive: false });
+  map.addEventListener("dblclick", (event) => zoom(ZOOM_STEP ** 2, position(event)));
   map.addEventListener("keydown", onKeyDown);
 }

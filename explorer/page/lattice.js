@@ -8,7 +8,7 @@ const RING_CELLS = 32; // along each side of a ring, which is twice as wide as w
 const MOST_RINGS = 6;
 const CODE_MARGIN = 1; // from a code to the border, at least
 
-/** Once decoded: its grids, from the inside out. A grid has { corner, step, side, z, parity, columns, base, logPrior }. */
+/** Once decoded: its grids, from the inside out, each { corner, step, side, z, columns, base, logPrior }. */
 let lattice = null;
 
 /** The square that covers the prior: its centre, and half of its side. */
@@ -30,8 +30,9 @@ function* decodeGrid({ center, half }, side, isRing) {
   const step = (2 * half) / side;
   const corner = [center[0] - half, center[1] + half];
   const n = side ** 2;
-  const grid = { corner, step, side, z: [], columns: new Float32Array(784 * n), base: new Float32Array(n).fill(-Infinity),
-    logPrior: new Float64Array(n) };
+  const columns = new Float32Array(784 * n);
+  const base = new Float32Array(n).fill(-Infinity);
+  const grid = { corner, step, side, z: [], columns, base, logPrior: new Float64Array(n) };
   for (let k = 0; k < n; k++) {
     const column = k % side;
     const row = Math.floor(k / side);
@@ -39,8 +40,8 @@ function* decodeGrid({ center, half }, side, isRing) {
     grid.z.push(isHole ? null : [corner[0] + (column + 0.5) * step, corner[1] - (row + 0.5) * step]);
     if (isHole) continue;
     const logits = model.logits(grid.z[k]);
-    for (let i = 0; i < 784; i++) grid.columns[i * n + k] = logits[i];
-    grid.base[k] = -sumSoftplus(logits);
+    for (let i = 0; i < 784; i++) columns[i * n + k] = logits[i];
+    base[k] = -sumSoftplus(logits);
     grid.logPrior[k] = model.logPrior(grid.z[k]);
     yield;
   }

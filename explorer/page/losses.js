@@ -8,6 +8,7 @@ function drawLosses() {
   const canvas = $("losses");
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
+  if (width === 0) return;
   const context = fitCanvas(canvas, width, height);
   const intervals = Math.max(1, content.losses.length - 1);
   const toX = (epoch) => CHART_LEFT + ((width - CHART_LEFT - CHART_RIGHT) * (epoch - 1)) / intervals;
@@ -29,9 +30,12 @@ function drawLoss(context, { name, train, test, format, toX, top, pane }) {
   const low = Math.min(...train, ...test);
   const high = Math.max(...train, ...test);
   const toY = (value) => top + 7 + ((pane - 14) * (high - value)) / (high - low || 1);
-  for (const [values, color] of [[train, state.theme.soft], [test, state.theme.accent]]) {
-    strokePath(context, values.map((value, i) => [toX(i + 1), toY(value)]), color, 1.6);
+  const curves = [[train, state.theme.soft, 1.4, [5, 3]], [test, state.theme.accent, 2, []]];
+  for (const [values, color, width, dashes] of curves) {
+    context.setLineDash(dashes);
+    strokePath(context, values.map((value, i) => [toX(i + 1), toY(value)]), color, width);
   }
+  context.setLineDash([]);
   const epoch = shownEpoch();
   const value = test[epoch - 1];
   fillDot(context, [toX(epoch), toY(value)], 4, state.theme.ink);

@@ -3,9 +3,15 @@
 let mapLayers = []; // functions of the map's 2D context, from the bottom up
 
 const redrawMap = oncePerFrame(() => {
+  if (!isMapShown()) return;
   const context = fitCanvas($("map"), ...state.size);
   for (const draw of mapLayers) draw(context);
 });
+
+/** Whether the map has a size: it has none in a hidden frame. */
+function isMapShown() {
+  return Math.min(...state.size) > 0;
+}
 
 /** Draw these layers now, and again whenever the state changes. */
 function startMap(layers) {

@@ -78,8 +78,9 @@ function addProduct(y, columns, x) {
   }
 }
 
-/** Output of an MLP with a ReLU between layers. */
-function forward(layers, x) {
+/** Values of every layer of an MLP with a ReLU between layers; the last ones are its output. */
+function forwardAll(layers, x) {
+  const values = [];
   for (let layer = 0; layer < layers.length; layer++) {
     const { columns, bias } = layers[layer];
     const y = bias.slice();
@@ -90,8 +91,14 @@ function forward(layers, x) {
       }
     }
     x = y;
+    values.push(y);
   }
-  return x;
+  return values;
+}
+
+/** Output of an MLP. */
+function forward(layers, x) {
+  return forwardAll(layers, x)[layers.length - 1];
 }
 
 /** log N(z; mu, diag(sigma^2)) in two dimensions. */
@@ -155,5 +162,7 @@ function makeModel(content) {
     return largest + Math.log(logs.reduce((sum, log) => sum + Math.exp(log - largest), 0) / components.length);
   }
 
-  return { encode, logits, decode, logLikelihood, logPrior, components };
+  const encoderLayers = (x) => forwardAll(encoder.layers, x);
+  const decoderLayers = (z) => forwardAll(decoder.layers, z);
+  return { encode, logits, decode, logLikelihood, logPrior, components, encoderLayers, decoderLayers };
 }

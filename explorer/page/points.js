@@ -1,6 +1,6 @@
 // The test images as points on the map, and the legend that hides classes.
 
-const POINT_OPACITY = 0.65; // lets dense regions show how dense they are
+const POINT_OPACITY = 0.8; // lets dense regions show how dense they are
 
 let pointsCanvas = null; // the drawn points; null when they have to be drawn anew
 
@@ -13,14 +13,24 @@ function isHidden(i) {
   return state.hidden.has(content.labels[i]);
 }
 
+/** The colour halfway between two, each "#rrggbb". */
+function mixColors(a, b) {
+  const other = toRgb(b);
+  return `#${toRgb(a).map((part, i) => Math.round((part + other[i]) / 2).toString(16).padStart(2, "0")).join("")}`;
+}
+
 /** Small discs in the order of the test set, in which no class hides another. */
 function paintPoints() {
   const radius = Math.max(1.8, Math.min(3, state.size[0] / 300));
   const canvas = makeCanvas(0, 0);
   const context = fitCanvas(canvas, ...state.size);
   context.globalAlpha = POINT_OPACITY;
+  const edges = state.theme.classes.map((color) => mixColors(color, state.theme.ink)); // a pale dot needs one
   shownPoints().forEach((z, i) => {
-    if (!isHidden(i)) fillDot(context, toScreen(z), radius, classColor(content.labels[i]));
+    if (isHidden(i)) return;
+    const place = toScreen(z);
+    fillDot(context, place, radius + 0.4, edges[content.labels[i]]);
+    fillDot(context, place, radius - 0.5, classColor(content.labels[i]));
   });
   return canvas;
 }
@@ -52,7 +62,14 @@ function findNearest(z, radius) {
 function toggleClass(label) {
   const hidden = new Set(state.hidden);
   if (!hidden.delete(label)) hidden.add(label);
-  update({ hidden });
+  hideClasses(hidden);
+}
+
+function hideClasses(labels) {
+  update({ hidden: new Set(labels) });
+  for (const button of $("legend").children) {
+    button.setAttribute("aria-pressed", !state.hidden.has(Number(button.dataset.label)));
+  }
 }
 
 /** One button per class. */
@@ -65,10 +82,8 @@ function startPoints() {
     button.style.setProperty("--color", `var(--c${label})`);
     button.setAttribute("aria-label", `Class ${className(label)}`);
     button.setAttribute("aria-pressed", "true");
-    button.addEventListener("click", () => {
-      toggleClass(label);
-      button.setAttribute("aria-pressed", !state.hidden.has(label));
-    });
+    button.dataset.label = label;
+    button.addEventListener("click", () => toggleClass(label));
     $("legend").append(button);
   }
 }

@@ -4,7 +4,7 @@
 function showCoarse() {
   const { subject } = state;
   const isReady = subject !== null && lattice !== null;
-  update({ posterior: isReady ? { cells: coarseCells(subject.x), isRefined: false } : null, terms: null });
+  update({ posterior: isReady ? { cells: coarseCells(subject.x), isRefined: false } : null, terms: null, split: null });
 }
 
 /** Refine the posterior, then compute log p(x) and the terms. Without a density q(z|x) there is only log p(x). */
@@ -19,12 +19,15 @@ function* refinePosterior() {
     return;
   }
   const { bce, kld } = yield* boundTerms(subject.x, subject.q);
-  update({ terms: { evidence, bce, kld, gap: evidence + bce + kld } });
+  const gap = evidence + bce + kld;
+  update({ terms: { evidence, bce, kld, gap } });
+  announce(`log p(x) is ${formatNats(evidence)} nats: BCE ${formatNats(bce)}, KLD ${formatNats(kld)}, gap ` +
+    formatNats(gap));
+  if (Number.isFinite(gap)) update({ split: yield* splitGap(subject, cells, state.terms) });
 }
 
-/** Mean and standard deviations of the posterior. */
-function posteriorMoments() {
-  const { cells } = state.posterior;
+/** Mean and standard deviations of the posterior in these cells. */
+function posteriorMoments(cells) {
   const peak = peakOf(cells);
   const masses = cells.map(({ log, side }) => side * side * Math.exp(log - peak));
   const total = masses.reduce((a, b) => a + b);
@@ -34,14 +37,20 @@ function posteriorMoments() {
   return { mu: mean, sigma };
 }
 
-/** Zoom to where q(z|x) and p(z|x) are. */
-function zoomToPosterior() {
+/** The view that holds q(z|x) and p(z|x); null without an image. */
+function posteriorView() {
   const { subject, posterior } = state;
-  if (!posterior) return;
-  const parts = [subject.q, posteriorMoments()];
+  if (!posterior) return null;
+  const parts = [subject.q, posteriorMoments(posterior.cells)];
   const low = [0, 1].map((d) => Math.min(...parts.map(({ mu, sigma }) => mu[d] - 4 * sigma[d])));
   const high = [0, 1].map((d) => Math.max(...parts.map(({ mu, sigma }) => mu[d] + 4 * sigma[d])));
-  showRegion(low, high);
+  const half = clampHalf(Math.max(high[0] - low[0], high[1] - low[1]) / 2);
+  return { center: [0, 1].map((d) => (low[d] + high[d]) / 2), half };
+}
+
+function zoomToPosterior() {
+  const view = posteriorView();
+  if (view) update({ view });
 }
 
 function startPosterior() {

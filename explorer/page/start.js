@@ -7,7 +7,7 @@ function describeRun() {
 }
 
 /** The map's layers, from the bottom up. */
-const LAYERS = [drawBackdrop, drawTerm, drawPoints, drawPrior, drawLine, drawSubject, drawSamples, drawCrosshair];
+const LAYERS = [drawBackdrop, drawTerm, drawPoints, drawPrior, drawLine, drawSubject, drawBest, drawSamples, drawCrosshair];
 
 function start() {
   startTheme();
@@ -20,9 +20,13 @@ function start() {
   startDecoded();
   startSelection();
   startPosterior();
+  startGap();
   startEquation();
   startEpsilon();
+  startLayers();
+  startTour();
   startWelcome();
+  startLink();
   startPad();
   startInterpolation();
   startInput();
@@ -34,4 +38,4 @@ function start() {
 start();
 
 /** For tests and the console: the model's functions on plain arrays, and the state. */
-window.explorer = { ...model, pixelsOf, toScreen, points, state, select, resetView };
+window.explorer = { ...model, pixelsOf, toScreen, points, state, select, homeView, resetView };

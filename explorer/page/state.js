@@ -14,7 +14,9 @@ const state = {
   subject: null, // selection.js: the image that is explained, { x, index of a test image, q: { mu, sigma } of q(z|x) }
   posterior: null, // posterior.js: its p(z|x), { cells, isRefined }
   terms: null, // posterior.js: { evidence, bce, kld, gap }, nats
+  split: null, // posterior.js: the gap's parts and the best Gaussian, { q, approximation, amortisation }
   term: null, // equation.js: name of the highlighted term
+  tour: null, // tour.js: the number of the guided path's step, from 0
   epsilon: [1, -0.5], // epsilon.js: the noise that makes z from q(z|x)
   draws: [], // epsilon.js: those of the last resampling
   picking: false, // interpolation.js: whether clicks mark the ends of the line

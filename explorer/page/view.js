@@ -63,12 +63,6 @@ function zoom(factor, fixed = state.size.map((side) => side / 2)) {
   update({ view: { center, half } });
 }
 
-/** Show all between two corners. */
-function showRegion(low, high) {
-  const half = clampHalf(Math.max(high[0] - low[0], high[1] - low[1]) / 2);
-  update({ view: { center: [0, 1].map((d) => (low[d] + high[d]) / 2), half } });
-}
-
 /** Move the map's content by some pixels. */
 function pan(dx, dy) {
   const { center, half } = state.view;
@@ -83,6 +77,15 @@ function openView() {
   update({ view: openingView(state.subject.q) });
 }
 
+/** Call `react` when the screen's pixels per CSS pixel change: the window is zoomed, or moves to another screen. */
+function watchRatio(react) {
+  const query = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+  query.addEventListener("change", () => {
+    react();
+    watchRatio(react);
+  }, { once: true });
+}
+
 function measureMap() {
   update({ size: [$("map").clientWidth, $("map").clientHeight] });
 }
@@ -91,6 +94,7 @@ function startView() {
   measureMap();
   resetView();
   new ResizeObserver(measureMap).observe($("map"));
+  watchRatio(measureMap);
   $("zoom-in").addEventListener("click", () => zoom(ZOOM_STEP));
   $("zoom-out").addEventListener("click", () => zoom(1 / ZOOM_STEP));
   $("reset").addEventListener("click", resetView);
