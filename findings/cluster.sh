@@ -27,5 +27,5 @@ for job in "${jobs[@]}"; do
     scontrol show job "$job" | grep -oE "(JobName|JobState|Restarts|ExitCode)=\S+" | paste -sd ' '
 done
 grep -hE "Interrupted|Continuing|Best epoch|error" "$work"/*.out
-[ "$(for job in "${jobs[@]}"; do scontrol show job "$job"; done | grep -c JobState=COMPLETED)" -eq 5 ]
+[ "$(for job in "${jobs[@]}"; do scontrol show job "$job"; done | grep -c JobState=COMPLETED)" -eq 5 ] || exit 1
 rm -rf "$work"

@@ -86,4 +86,4 @@ while squeue --noheader | grep -q .; do sleep 2; done
 about() { scontrol show job "$1" | grep -oE "(JobState|Restarts|ExitCode)=\S+" | tr '\n' ' '; }
 seen="plain: $(cat plain) signals; srun: $(cat srun) signals, $(about "$steps")"
 echo "$seen ($(about "$plain"))"
-[ "$seen" = "plain: 0 signals; srun: 1 signals, JobState=FAILED Restarts=0 ExitCode=138:0 " ]
+[ "$seen" = "plain: 0 signals; srun: 1 signals, JobState=FAILED Restarts=0 ExitCode=138:0 " ] || exit 1

@@ -202,3 +202,8 @@ def test_docs_table_equals_config(monkeypatch):
     for field in FLAGS:
         for choice in getattr(field.metadata["check"], "names", ()):
             assert re.search(rf"\b{choice}\b", meanings[f"--{field.name}"]), f"--{field.name} {choice}"
+
+
+def test_every_default_passes_its_own_check():
+    """A run with a default that is refused could not be loaded again."""
+    assert from_plain(to_plain(Config())) == Config()

@@ -747,7 +747,7 @@ def test_gap_is_split_by_a_better_gaussian(browser, digits_run):
     """The best Gaussian's bound, taken anew in PyTorch, is higher than the encoder's by the amortisation gap."""
     browser.open(digits_run / "explorer.html")
     model = halved_model(digits_run)
-    dataset = data.load("digits", None)
+    dataset = datasets.load("digits", None)
     x = pixels(dataset.test_images[explorer.shown(dataset.test_labels.numpy())[:3]])
     axis = torch.linspace(-6, 6, 121)
     eps = torch.cartesian_prod(axis, axis)

@@ -65,7 +65,7 @@ def find_saved(config):
         return None
     if (folder / "checkpoint.pt").exists():
         return load(folder / "checkpoint.pt")
-    foreign = files.complete(folder)
+    foreign = files.present(folder)
     if foreign:
         raise UserError(f"{foreign[0]} was not written by a run that can be continued: {WAYS_OUT}")
     return None

@@ -77,9 +77,6 @@ def flag(default, help, check=None, defines_run=True):
         check: turns the flag's text into its value, or raises ValueError. None: the flag is a switch.
         defines_run: whether a run with another value is another run.
     """
-    if check and not callable(default):
-        for value in default if isinstance(default, tuple) else (default,):
-            check(str(value))  # a run with a default that is refused could not be loaded again
     metadata = {"help": help, "check": check, "defines_run": defines_run}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)

@@ -26,22 +26,17 @@ def means(folder, epoch):
     return frame(folder, "latent", epoch).with_suffix(".npy")
 
 
-def present(folder):
-    """The files in the directory that have the names of a run's files, half-written ones included."""
+def present(folder, half_written=False):
+    """The files in the directory that have the names of a run's files; half-written ones too, if asked."""
     paths = [folder / name for name in FILES]
     paths += [storage.partial(path) for path in paths]
     for kind in ("reconstruction", "latent"):
         paths += [path for path in (folder / kind).glob("*") if FRAMES.fullmatch(path.name)]
-    return [path for path in paths if path.exists()]
-
-
-def complete(folder):
-    """Those of `present` that are not half-written."""
-    return [path for path in present(folder) if path.suffix != ".part"]
+    return [path for path in paths if path.exists() and (half_written or path.suffix != ".part")]
 
 
 def clear(folder):
     """Remove what a replaced run left behind: its files, except checkpoint.pt."""
-    for path in present(folder):
+    for path in present(folder, half_written=True):
         if path.name != "checkpoint.pt":
             path.unlink()

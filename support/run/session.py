@@ -54,7 +54,7 @@ def load_dataset(config, saved):
     dataset = None
     with naming(config.data_dir):
         if processes.is_first():
-            has_digits = saved.config.dataset == "digits" if saved else not files.complete(config.results_dir)
+            has_digits = saved.config.dataset == "digits" if saved else not files.present(config.results_dir)
             dataset = datasets.choose(config, has_digits)
         name = processes.broadcast(dataset and dataset.name)
         cache = config.results_dir / datasets.CACHE
