@@ -41,7 +41,6 @@ SIZE_ROUNDS = 3
 EPOCHS = 100  # of the run whose parts beside training are timed
 ROOT = Path(__file__).parent.parent
 COMMAND = ("main.py", "--epochs", "100", "--log_interval", "30", "--device", "cpu")
-CHECKOUTS = ("the other checkout", "this checkout")
 PEAK_UNIT = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss: bytes on macOS, kilobytes elsewhere
 
 
@@ -222,21 +221,19 @@ def time_compiling(config, folder):
 
 
 def compare_commands(flags):
-    """Run the documented command of this checkout and of another in turn, with a cold cache and then a warm one."""
+    """Run the documented command of another checkout and of this one in turn, each time with a cold cache."""
     rows = []
     for _ in range(flags.rounds):
-        for checkout in (flags.against, ROOT):
+        for name, checkout in (("the other checkout", flags.against), ("this checkout", ROOT)):
             with tempfile.TemporaryDirectory() as folder:
                 os.environ["TMPDIR"] = folder
-                for state in ("cold", "warm"):
-                    name = f"{CHECKOUTS[checkout is ROOT]}, {state} cache"
-                    rows.append((name, *time_command(checkout, flags.data_dir, folder)))
+                rows.append((name, *time_command(checkout, flags.data_dir, folder)))
     print_commands(rows)
-    for state in ("cold", "warm"):
-        for value, what in ((1, "seconds"), (2, "peak memory")):
-            other, this = ([row[value] for row in rows if row[0] == f"{who}, {state} cache"] for who in CHECKOUTS)
-            ratios = [mine / theirs for mine, theirs in zip(this, other, strict=True)]
-            print(f"{state} cache, {what}: this checkout takes {statistics.median(ratios):.2f} of the other")
+    for value, what in ((1, "seconds"), (2, "peak memory")):
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        print(
+            f"{what}: this checkout takes {statistics.median(b[value] / a[value] for a, b in pairs):.2f} of the other"
+        )
 
 
 def time_command(checkout, data_dir, folder):

@@ -27,7 +27,7 @@ HELD_OUT = 5000  # training images on which the recipe was chosen
 class Recipe:
     """How a speedrun trains; the defaults are the recipe that was chosen."""
 
-    config: Config = Config(epochs=14, lr=8e-3, schedule="onecycle", input_dropout=0.1)
+    config: Config = Config(epochs=14, lr=8e-3, schedule="onecycle", input_dropout=0.1, compile="on")
     pixel_bias: bool = True  # start the decoder's output at the mean image, not at grey
     decoder_gain: float = 8.0  # on its first layer: the hidden units then tell near latents apart from the first step
     head_gain: float = 3.0  # on the weights of mu and logvar: the first latents are then not all the same
