@@ -41,12 +41,11 @@ from support.run.signals import leave_on_signals
 from support.seeds import generator
 from variants.priors import moments
 
-SAMPLES = 5000  # per image, for log p(x) with more than two latents
+SAMPLES = 500  # per image, for log p(x) with more than two latents
 QUICK_SAMPLES = 100
 QUICK_EPOCHS = 2
 DRAWS_SEED = 1  # not EVALUATION_SEED: z would be made from the very draws that it is compared with
 EVERY = 5  # the bound and log p(x) are means over every fifth test image
-EVERY_SAMPLED = 4  # of these images: only on every fourth are all SAMPLES affordable
 ENCODED = 1000  # training images encoded at a time
 IMAGE_SIDE = 28  # pixels
 POINT_SIZE = 1.3  # typographic points
@@ -63,7 +62,8 @@ class Result(NamedTuple):
     total: float
     train_total: float  # in training, over that epoch
     log_p: float  # by quadrature, or with `SAMPLES` samples per image
-    log_p_tenth: float | None  # with a tenth of the samples; None by quadrature
+    ess: float | None  # the median effective sample size of log_p; None by quadrature
+    unsure: float | None  # the share of the images with fewer than 5 effective samples; None by quadrature
     active_units: int
     knn_accuracy: float
     sliced_wasserstein: float  # this and mmd: between q(z) and p(z), in standard deviations of the prior
@@ -202,13 +202,10 @@ def plain(value):
     return "-".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def measure(config, k):
-    """Train a run, or find it done, and measure it. Its output goes to a file beside its directory.
+def train_run(config):
+    """Train a run, or find it done. Its output goes to a file beside its directory.
 
-    Args:
-        k: samples per image for log p(x) with more than two latents.
-
-    Returns: a Result.
+    Returns: the rows of its epochs, and the model of the best one.
     """
     folder = config.results_dir
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -217,9 +214,19 @@ def measure(config, k):
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))
         main.run(config)
-    history = checkpoint.load(folder / "checkpoint.pt").history
+    return checkpoint.load(folder / "checkpoint.pt").history, checkpoint.load_model(folder / "best.pt")
+
+
+def measure(config, k):
+    """Train a run, or find it done, and measure it.
+
+    Args:
+        k: samples per image for log p(x) with more than two latents.
+
+    Returns: a Result.
+    """
+    history, model = train_run(config)
     best = checkpoint.best_of(history)
-    model = checkpoint.load_model(folder / "best.pt")
     dataset = datasets.load(config.dataset, config.data_dir)
     return Result(
         config=config,
@@ -235,26 +242,16 @@ def measure_likelihood(model, config, dataset, k):
     """The bound and log p(x) of the same test images: otherwise their difference would also be that of the images."""
     images = dataset.test_images[::EVERY]
     bce, divergence, *_ = train.evaluate(model, images)
+    estimate = likelihood.estimate(model, images, k)
+    is_exact = estimate.k is None
     return {
         "bce": bce,
         "kld": divergence if config.divergence == "kl" else None,
         "total": bce + config.divergence_weight * divergence,
-        **measure_log_p(model, images, dataset.train_images, k),
+        "log_p": estimate.log_p.double().mean().item(),
+        "ess": None if is_exact else estimate.ess.median().item(),
+        "unsure": None if is_exact else (estimate.ess < likelihood.FEW_SAMPLES).double().mean().item(),
     }
-
-
-def measure_log_p(model, images, train_images, k):
-    """The mean log p(x) of images (N, 784) uint8, in nats: by quadrature, or with k and with k // 10 samples per image.
-
-    What k samples add to k // 10 varies little between images, so it is measured on every fourth.
-    """
-    estimate = likelihood.estimate(model, images, train_images, k // 10)
-    log_p = estimate.log_p.double().mean().item()
-    if estimate.k is None:
-        return {"log_p": log_p, "log_p_tenth": None}
-    sampled = likelihood.estimate(model, images[::EVERY_SAMPLED], train_images, k)
-    rise = (sampled.log_p - sampled.log_p_tenth).double().mean().item()
-    return {"log_p": log_p + rise, "log_p_tenth": log_p}
 
 
 @torch.no_grad()

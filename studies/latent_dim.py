@@ -20,7 +20,8 @@ SAMPLED_NETWORK = "1024-512-256"
 COLUMNS = {
     "-ELBO": ("total", 2),
     "log p(x)": ("log_p", 2),
-    "k = 500": ("log_p_tenth", 2),
+    "ESS": ("ess", 0),
+    "ESS < 5": ("unsure", 2),
     "active": ("active_units", 0),
     "kNN accuracy": ("knn_accuracy", 3),
     "-ELBO, train": ("train_total", 2),

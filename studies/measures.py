@@ -1,6 +1,6 @@
 """What the bound does not tell about a model: how well classes separate, and how far q(z) is from p(z).
 
-log p(x) is in support/likelihood.py, because every run reports it.
+log p(x) is in support/latent/likelihood.py, because every run reports it.
 """
 
 import statistics

@@ -278,8 +278,9 @@ def total(model, images):
 
 
 def log_likelihoods(model, images, k):
-    """log p(x) of images (N, 784) uint8 with k importance samples each: (N,) float64, nats."""
-    return likelihood.importance_sampling(model, model.encode, images, k, generator(EVALUATION_SEED)).double()
+    """log p(x) of images (N, 784) uint8 with k samples of q(z|x) each, as published: (N,) float64, nats."""
+    source = generator(EVALUATION_SEED)
+    return likelihood.importance_sampling(model, likelihood.Proposal(), images, k, source).log_p.double()
 
 
 if __name__ == "__main__":

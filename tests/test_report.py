@@ -41,7 +41,10 @@ def losses_of(row):
 def test_last_lines_of_run_are_its_summary(finished_run):
     likelihood, best, where = finished_run.done.out.splitlines()[-3:]
     rows = metrics(finished_run.folder)
-    pattern = r"====> log p\(x\) at the best epoch: (-\d+\.\d{4}) nats per test image, by quadrature"
+    pattern = (
+        r"====> log p\(x\) at the best epoch: (-\d+\.\d{4}) nats per test image, by quadrature. "
+        "Grey pixels: a lower bound on the mean log p of their binarisations"
+    )
     log_p = float(re.fullmatch(pattern, likelihood)[1])
     assert -float(rows[2]["test_total"]) < log_p < 0  # the ELBO is the lower bound
     assert best == f"====> Best epoch: 3 of 3 on MNIST, test set {losses_of(rows[2])}"
@@ -51,10 +54,28 @@ def test_last_lines_of_run_are_its_summary(finished_run):
     assert sorted(names) == sorted(written)
 
 
-def test_log_p_with_more_latents_is_printed_beside_that_of_fewer_samples():
-    estimate = Estimate(torch.tensor([-97.0, -98.0]), 500, torch.tensor([-99.0, -98.5]))
-    assert report.log_p_text(estimate) == (
-        "-97.5000 nats per test image, by importance sampling, k = 500 (k = 50: -98.7500; it rises with k)"
+def test_log_p_with_more_latents_is_printed_with_its_effective_sample_size():
+    binary = torch.tensor([[0, 255, 255]], dtype=torch.uint8)
+    estimate = Estimate(torch.tensor([-97.0, -98.0]), 500, torch.tensor([40.0, 90.0]))
+    assert report.log_p_text(estimate, binary) == (
+        "-97.5000 nats per test image, by importance sampling, k = 500; effective sample size 40.0 (median), below 5 "
+        "for 0% of the images"
+    )
+
+
+def test_estimate_that_rests_on_few_samples_says_that_log_p_is_probably_higher():
+    binary = torch.tensor([[0, 255, 255]], dtype=torch.uint8)
+    estimate = Estimate(torch.tensor([-97.0, -98.0]), 10, torch.tensor([1.5, 9.0]))
+    assert report.log_p_text(estimate, binary).endswith("below 5 for 50% of the images, so log p(x) is probably higher")
+
+
+def test_log_p_of_grey_pixels_is_printed_as_the_bound_that_it_is():
+    images = torch.tensor([[0, 255, 255]], dtype=torch.uint8)
+    estimate = Estimate(torch.tensor([-97.0]))
+    assert report.log_p_text(estimate, images) == "-97.0000 nats per test image, by quadrature"
+    images[0, 1] = 128
+    assert report.log_p_text(estimate, images).endswith(
+        "by quadrature. Grey pixels: a lower bound on the mean log p of their binarisations"
     )
 
 

@@ -1,15 +1,11 @@
 """The Wasserstein auto-encoder: --divergence mmd (Tolstikhin et al., 2018, arXiv:1711.01558)."""
 
-import functools
-import math
-
 import torch
 import torch.nn.functional as F
 
 from model import VAE, bce, mlp
 
 SCALES = (0.1, 0.2, 0.5, 1, 2, 5, 10)
-WIDTHS = torch.logspace(-2.5, 0.5, 31)
 
 
 class WAE(VAE):
@@ -47,16 +43,3 @@ def mmd(z, other):
 
     with torch.autocast(z.device.type, enabled=False):  # bfloat16 would blur small distances
         return mean_of_distinct_pairs(z) + mean_of_distinct_pairs(other) - 2 * kernel(z, other).mean()
-
-
-def proposals_around_code(model):
-    """For each of WIDTHS, N(z, width^2 I) around an image's code z, from which z can be drawn in place of a q(z|x).
-
-    Returns: functions from x (N, 784) to mean and log variance, (N, latent_dim) each.
-    """
-
-    def proposal(width, x):
-        z, _ = model.encode(x)
-        return z, torch.full_like(z, 2 * math.log(width))
-
-    return [functools.partial(proposal, width) for width in WIDTHS.tolist()]

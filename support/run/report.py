@@ -27,6 +27,7 @@ MANIFOLDS = {
     2: "the decoder over the latent space",
     3: "the decoder over the plane of two principal components through 0",
 }
+UNSURE = 0.1  # the share of images with few effective samples above which log p(x) is in doubt
 RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
 
 
@@ -191,22 +192,30 @@ def print_summary(run, best, model):
         mu = model.encode(pixels(images))[0]
     if manifold.active_units(mu) < model.latent_dim:
         print(f"====> {inactive_latents(manifold.active_units(mu), run.config)}")
-    estimate = likelihood.estimate(model, images, run.dataset.train_images)
+    estimate = likelihood.estimate(model, images)
     print(
-        f"====> log p(x) at the best epoch: {log_p_text(estimate)}\n"
+        f"====> log p(x) at the best epoch: {log_p_text(estimate, images)}\n"
         f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
         f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
         f"Results are in {run.config.results_dir}: {', '.join(files.names(run.config))}, reconstruction/, latent/"
     )
 
 
-def log_p_text(estimate):
-    """The mean of a `likelihood.Estimate` and its method, as they are printed."""
-    mean = f"{estimate.log_p.double().mean():.4f} nats per test image"
+def log_p_text(estimate, images):
+    """The mean of a `likelihood.Estimate`, its method, and what it says of images (N, 784) uint8."""
+    text = f"{estimate.log_p.cpu().double().mean():.4f} nats per test image, by "
     if estimate.k is None:
-        return f"{mean}, by quadrature"
-    tenth = f"k = {estimate.k // 10}: {estimate.log_p_tenth.double().mean():.4f}"
-    return f"{mean}, by importance sampling, k = {estimate.k} ({tenth}; it rises with k)"
+        text += "quadrature"
+    else:
+        share = (estimate.ess < likelihood.FEW_SAMPLES).float().mean().item()
+        text += (
+            f"importance sampling, k = {estimate.k}; effective sample size {estimate.ess.median():.1f} (median), "
+            f"below {likelihood.FEW_SAMPLES} for {share:.0%} of the images"
+        )
+        if share > UNSURE:
+            text += ", so log p(x) is probably higher"
+    is_binary = ((images == 0) | (images == 255)).all()
+    return text if is_binary else f"{text}. Grey pixels: a lower bound on the mean log p of their binarisations"
 
 
 def inactive_latents(active, config):
