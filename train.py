@@ -29,7 +29,7 @@ def ignore(*progress):
 
 
 def train_epoch(run, epoch, on_batch=ignore):
-    """One pass over the training images, the paper's Algorithm 1.
+    """One pass over the training images: the paper's Algorithm 1, with Adam in place of SGD or Adagrad.
 
     Args:
         epoch: its number, from 1.
@@ -53,7 +53,7 @@ def train_epoch(run, epoch, on_batch=ignore):
 
 
 def step(run, images, eps):
-    """One step of Adam on the mean of BCE + weight * divergence, minus the bound, over a batch.
+    """One step of Adam on the mean of BCE + weight * divergence over a batch: -ELBO, if that is the KLD and weight 1.
 
     Args:
         images: (N, 784) uint8.

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-# Every picture has this style, whatever the user's matplotlibrc says. A $ in the name of a class starts no formula.
+# Every picture has this style, whatever the user's matplotlibrc says. A $ in a class's name is a $, not mathematics.
 STYLE = ["default", {"font.size": 11, "axes.titlesize": 11, "figure.titlesize": 12, "text.parse_math": False}]
 # Paul Tol's muted scheme, which is safe for colour-blind readers, and black; then ten that are far from these.
 CLASS_COLORS = (
@@ -33,7 +33,7 @@ GIF_COLORS = 32
 
 @contextlib.contextmanager
 def _styled():
-    """Draw in STYLE. A script that matplotlib's font lacks is no reason for a warning: the page shows it."""
+    """Draw in STYLE, without warnings of letters that matplotlib's font lacks: the page shows them."""
     with matplotlib.style.context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield

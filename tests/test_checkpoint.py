@@ -343,6 +343,7 @@ def test_overwrite_replaces_the_run_and_leaves_no_file_of_it(copied_run, run_mai
     assert json.loads((folder / "config.json").read_text())["latent_dim"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "name"), [(files, "clear"), (checkpoint, "metrics_csv")])
 def test_run_killed_while_it_replaces_another_continues_as_itself(
     copied_run, run_main, tmp_path, monkeypatch, no_drawing, module, name

@@ -165,6 +165,25 @@ def test_choice_is_recorded_and_kept_by_a_continued_run(no_code_generation, run_
     assert json.loads((tmp_path / "config.json").read_text())["compile"] == "on"
 
 
+@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"amsgrad": True}, None], ids=str)
+def test_run_with_another_optimizer_is_eager_and_says_so(small_mnist, no_code_generation, capsys, options):
+    """AdamW has Adam's state: the compiled step would train on with Adam."""
+    dataset = datasets.load("mnist", small_mnist)
+    weights = []
+    for choice in ("off", "on"):
+        run = train.begin(Config(hidden_dims=(16,), batch_size=64, precision="float32", compile=choice), dataset)
+        kind = torch.optim.AdamW if options is None else torch.optim.Adam
+        run.optimizer = kind(run.model.parameters(), lr=1e-3, **(options or {}))
+        run.scheduler = torch.optim.lr_scheduler.ConstantLR(run.optimizer, factor=1.0)
+        train.train_epoch(run, 1)
+        train.train_epoch(run, 2)
+        weights.append(torch.nn.utils.parameters_to_vector(run.model.parameters()))
+    assert torch.equal(*weights)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the compiled step is that of torch.optim.Adam" in line
+
+
+@pytest.mark.slow
 def test_many_networks_are_compiled_in_one_process(small_mnist, no_code_generation):
     dataset = datasets.load("mnist", small_mnist)
     for width in range(8, 20):

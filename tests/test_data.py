@@ -424,7 +424,7 @@ def bright_mnist(small_mnist, tmp_path):
     return {**files, name: files[name][:-1] + b"\xff"}
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("protocol", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 5))])
 def test_pickled_mnist_of_theano_is_mnist(bright_mnist, tmp_path, protocol):
     places = [tmp_path / name for name in ("idx", "theano")]
     for place in places:

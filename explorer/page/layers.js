@@ -8,7 +8,7 @@ const CODE = {
   encode: "return self.encoder(F.dropout(x, self.input_dropout, self.training)).float().chunk(2, dim=-1)",
   reparameterize: "return mu + torch.exp(0.5 * logvar) * eps",
   decode: "return self.decoder(z)",
-  bce: 'return F.binary_cross_entropy_with_logits(logits.to(x.dtype), x, reduction="none").sum(-1)',
+  bce: 'return (softplus(logits.to(x.dtype)) - x * logits).sum(-1)',
   kld: "return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(-1)",
 };
 

@@ -1,6 +1,6 @@
-"""The compiled step: gradient and Adam as one program, which inductor makes, the code generator of torch.compile.
+"""The compiled step: gradient and Adam, compiled into one program by inductor, torch.compile's code generator.
 
-The step is traced without torch.compile's front end, whose checks before each call take a tenth of a step. The program
+It is traced without torch.compile's front end, whose checks before each call take a tenth of a step. The program
 changes the weights and Adam's moments in place, and stores no gradient.
 """
 
@@ -31,11 +31,9 @@ def find_compile(name, device, steps):
 def compiled_step(objective, eager):
     """A step like `eager`, compiled for whole batches: a program has one shape, and an epoch's last batch is smaller.
 
-    The first step of a run is eager as well, because it makes Adam's state. Where compiling fails, so are all the
-    others, after a line; if the user has named --compile on, a UserError is raised instead.
-
-    Args:
-        objective: from a model, images, eps and a Config to a loss and the losses to report.
+    The first step of a run is eager as well, because it makes Adam's state. Where compiling fails, or the optimizer is
+    another one, so are all the others, after a line; if the user has named --compile on, a UserError is raised instead.
+    `objective` maps a model, images, eps and a Config to a loss and the losses to report.
     """
     program = None
 
@@ -66,22 +64,24 @@ def give_up(run, error):
 def build(objective, run, images, eps):
     """The compiled step of a run, a function like `train.step`, for batches of the shape of these images and eps."""
     adam = run.optimizer
-    group = adam.param_groups[0]
+    group, *others = adam.param_groups
+    if type(adam) is not torch.optim.Adam or others or any(group[name] for name in ("weight_decay", "amsgrad")):
+        raise ValueError("the compiled step is that of torch.optim.Adam, without weight decay")
     weights = {name: p.detach() for name, p in run.model.named_parameters() if p.requires_grad}  # the same memory
-    others = {name: p.detach() for name, p in run.model.named_parameters() if not p.requires_grad}
-    others |= dict(run.model.named_buffers())
+    fixed = {name: p.detach() for name, p in run.model.named_parameters() if not p.requires_grad}
+    fixed |= dict(run.model.named_buffers())
     states = [adam.state[run.model.get_parameter(name)] for name in weights]
     steps, first, second = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
-    tensors = [*weights.values(), *first, *second, *others.values()]
+    tensors = [*weights.values(), *first, *second, *fixed.values()]
     n = len(weights)
 
-    def loss(weights, others, images, eps):
-        return objective(lambda *x: functional_call(run.model, weights | others, x), images, eps, run.config)
+    def loss(weights, fixed, images, eps):
+        return objective(lambda *x: functional_call(run.model, weights | fixed, x), images, eps, run.config)
 
     def train_step(rate, scale, images, eps, *tensors):
         theta, m, v = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
-        fixed = dict(zip(others, tensors[3 * n :], strict=True))
-        gradients, losses = grad(loss, has_aux=True)(dict(zip(weights, theta, strict=True)), fixed, images, eps)
+        rest = dict(zip(fixed, tensors[3 * n :], strict=True))
+        gradients, losses = grad(loss, has_aux=True)(dict(zip(weights, theta, strict=True)), rest, images, eps)
         for parameters in zip(theta, m, v, gradients.values(), strict=True):
             update(*parameters, (rate, scale), group)
         return (losses,)

@@ -80,10 +80,8 @@ def broadcast(value):
 def shared_step(objective):
     """The step of processes that train together: each one takes the gradient on its share of every batch.
 
-    DistributedDataParallel adds the gradients up while the backward pass goes on, in buffers that last.
-
-    Args:
-        objective: from a model, images, eps and a Config to a loss and the losses to report.
+    DistributedDataParallel adds the gradients up while the backward pass goes on, in buffers that last. `objective`
+    maps a model, images, eps and a Config to a loss and the losses to report.
     """
     model = None
 

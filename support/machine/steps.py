@@ -17,7 +17,7 @@ def resolve_auto(config, device, steps):
 
 
 def choose_step(config, plain):
-    """The step of a run with this Config: `plain`, unless other processes, bfloat16 or a compiler have a part in it."""
+    """The step of a run with this Config: `plain`, unless it uses several processes, bfloat16 or compilation."""
     if processes.size() > 1:
         return processes.shared_step(objective)
     step = plain if config.precision == "float32" else eager_step
@@ -45,7 +45,7 @@ def objective(model, images, eps, config):
 
 
 def check_parts(run):
-    """Raise ValueError if a part of a run was replaced, but not the others that work on it: it would not be trained."""
+    """Raise ValueError if the optimizer or the scheduler does not match the run, as after replacing another part."""
     trained = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
     if not trained >= {id(parameter) for parameter in run.model.parameters() if parameter.requires_grad}:
         raise ValueError(
