@@ -3,6 +3,9 @@
 `write_epoch` writes an epoch's frames and the loss curves; `write_last` the pictures of the best epoch, and the GIF.
 """
 
+import contextlib
+import io
+
 import numpy as np
 import torch
 
@@ -63,15 +66,15 @@ def draw_reconstruction(run, z, title):
 
 
 def draw_latents(run, test, title):
-    """The latent frame, standardised if the prior is learned; of three latents or more, two principal components."""
+    """The latent frame, standardised if the prior is learned; of three latents or more, their principal plane."""
     mean, deviation = moments(run.model.prior)
     z, mu = ((points - mean) / deviation for points in (test.z, test.mu))
     axis = "z" if run.config.prior == "normal" else "standardised z"
     names = {1: (axis,), 2: (f"{axis} 1", f"{axis} 2")}.get(mu.shape[1])
     if names is None:
-        names = ("principal component 1", "principal component 2")
-        centre, components = principal_plane(mu)
-        z, mu = ((points - centre) @ components.T for points in (z, mu))
+        names = ("principal plane, axis 1", "principal plane, axis 2")
+        centre, axes = steady_plane(run, mu)
+        z, mu = ((points - centre) @ axes.T for points in (z, mu))
     labels = run.dataset.test_labels.cpu().numpy()
     return utils.latent_frame(z.numpy(), mu.numpy(), labels, run.dataset.classes, title, names)
 
@@ -112,6 +115,28 @@ def manifold_grid(prior, mu):
     if mu.shape[1] == 2:
         return quantiles(prior, square)
     return torch.special.ndtri(square) @ principal_plane(mu)[1]
+
+
+def steady_plane(run, mu):
+    """`principal_plane` of the last epoch's means, mu (N, D), its axes turned towards those of the epoch before.
+
+    They are kept in a file, so that those of the next epoch agree with them, also in a continued run.
+    """
+    centre, axes = principal_plane(mu)
+    frames = [files.frame(run.config.results_dir, "latent", len(run.history) - ago) for ago in (1, 0)]
+    paths = [frame.with_suffix(".npy") for frame in frames]
+    with contextlib.suppress(OSError, ValueError, EOFError):  # none before the first epoch, or the user has deleted it
+        axes = align(axes, torch.from_numpy(np.load(paths[0])))
+    buffer = io.BytesIO()
+    np.save(buffer, axes.numpy())
+    storage.try_write(paths[1], buffer.getvalue())
+    return centre, axes
+
+
+def align(axes, before):
+    """Two axes (2, D), turned within their plane to lie as close as they can to those `before`, (2, D)."""
+    u, _, vh = torch.linalg.svd(before @ axes.T)  # orthogonal Procrustes
+    return u @ vh @ axes
 
 
 def principal_plane(mu):

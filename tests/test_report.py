@@ -194,7 +194,7 @@ def test_latents_of_three_dimensions_are_shown_by_two_principal_components(small
     mean, components = pictures.principal_plane(epoch.test.mu)
     assert frame[0] == pytest.approx(((epoch.test.z - mean) @ components.T).numpy(), abs=1e-5)
     assert frame[1] == pytest.approx(((epoch.test.mu - mean) @ components.T).numpy(), abs=1e-5)
-    assert frame[5] == ("principal component 1", "principal component 2")
+    assert frame[5] == ("principal plane, axis 1", "principal plane, axis 2")
 
 
 def test_last_pictures_name_best_epoch_and_prior(small_mnist, tmp_path, monkeypatch):

@@ -96,6 +96,7 @@ def shared_step(objective):
         run.optimizer.zero_grad()
         # The gradients are averaged over the processes, and each loss is a mean over a share.
         (loss * (len(images) * size() / n)).backward()
+        torch.clear_autocast_cache()  # see `steps.eager_step`
         dist.all_reduce(losses)
         run.optimizer.step()
         run.scheduler.step()
