@@ -92,11 +92,12 @@ class Page:
         self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
     def wait_for_rest(self):
-        """Wait until the view has stood still for a while."""
+        """Wait until the view has stood still for a second."""
         before = None
         while before != self.state("view"):
             before = self.state("view")
-            time.sleep(0.3)
+            self.wait_for_frame()
+            time.sleep(1)
 
     def map_color(self, z):
         """Mean red, green and blue around z on the map."""

@@ -30,7 +30,14 @@ function* decodeBackdrop() {
 }
 
 function startBackdrop() {
-  watch(["view", "size", "theme", "backdrop"], inSlices(decodeBackdrop, REST_MS));
+  const decode = inSlices(decodeBackdrop, REST_MS);
+  let mayStart = false; // the first equation comes first
+  watch(["view", "size", "theme", "backdrop"], () => mayStart && decode());
+  watch(["terms"], () => {
+    if (mayStart || !state.terms) return;
+    mayStart = true;
+    decode(0);
+  });
   $("backdrop").checked = state.backdrop; // a browser may restore another value
   $("backdrop").addEventListener("change", () => update({ backdrop: $("backdrop").checked }));
 }

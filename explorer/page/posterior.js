@@ -55,6 +55,8 @@ function zoomToPosterior() {
 
 function startPosterior() {
   watch(["subject", "isDecoded"], showCoarse);
-  watch(["subject", "isDecoded"], inSlices(refinePosterior, REST_MS));
+  const refine = inSlices(refinePosterior, REST_MS);
+  watch(["subject"], () => refine());
+  watch(["isDecoded"], () => refine(0));
   $("close-up").addEventListener("click", zoomToPosterior);
 }

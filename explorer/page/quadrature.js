@@ -3,15 +3,15 @@
 // The cells of the lattice are split in four, again and again, where p(x, z) may be large, until the sum over them no
 // longer depends on which of them are taken.
 
-const MARGIN = 16; // nats: a cell counts if its largest value may be this little below the peak
+const MARGIN = 12; // nats: a cell counts if its largest value may be this little below the peak
 const FLAT = 2; // nats: a cell that differs less from its neighbours hides no peak
 const SPLIT_ERROR = 0.04; // largest difference of a sum over every fourth cell from the mean of the four
 const FAINT = 9; // nats below the peak at which a cell no longer shows on the map
 const SHOWN_CELLS = 150; // that a heat map has at least
 const MOST_DECODED = 12000; // cells for one image; a posterior that needs more is not resolved
 const BORDER_SHARE = 1e-3; // of p(x) in the lattice's border at which the lattice grows
-const NODE_STEP = 0.6; // distance of the nodes under q, in sigmas
-const NODE_REACH = 5.4; // of the nodes farthest from mu, in sigmas
+const NODE_STEP = 0.75; // distance of the nodes under q, in sigmas
+const NODE_REACH = 5.25; // of the nodes farthest from mu, in sigmas
 const NODE_ERROR = 0.05; // nats: largest difference of two means over every other node
 const MOST_HALVINGS = 3; // of the distance of the nodes
 

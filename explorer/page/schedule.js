@@ -28,13 +28,13 @@ const soon = (() => {
 
 /**
  * A function that starts a long job after `delay` milliseconds and runs it in short slices.
- * Calling it again abandons the job and starts a new one.
+ * Calling it again abandons the job and starts a new one; its argument is another delay.
  * @param job generator function that yields where it may be interrupted.
  */
 function inSlices(job, delay) {
   let timer = 0;
   let run = 0; // counts the starts: a slice of an earlier one does nothing
-  return () => {
+  return (wait = delay) => {
     clearTimeout(timer);
     const mine = ++run;
     timer = setTimeout(() => {
@@ -47,6 +47,6 @@ function inSlices(job, delay) {
         }
         soon(runSlice);
       });
-    }, delay);
+    }, wait);
   };
 }
