@@ -286,6 +286,7 @@ def time_epoch(seconds, run, row):
         checkpoint.save(run)
     with timed(seconds, "the three pictures, config.json"):
         report.show_epoch(run, epoch)
+        pictures.write_epoch(run, epoch)
     with timed(seconds, "explorer: the epoch's latent means"):
         explorer.save_means(run, epoch)
 

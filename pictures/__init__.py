@@ -123,9 +123,8 @@ def steady_plane(run, mu):
     They are kept in a file, so that those of the next epoch agree with them, also in a continued run.
     """
     centre, axes = principal_plane(mu)
-    frames = [files.frame(run.config.results_dir, "latent", len(run.history) - ago) for ago in (1, 0)]
-    paths = [frame.with_suffix(".npy") for frame in frames]
-    with contextlib.suppress(OSError, ValueError, EOFError):  # none before the first epoch, or the user has deleted it
+    paths = [files.means(run.config.results_dir, len(run.history) - ago) for ago in (1, 0)]
+    with contextlib.suppress(OSError, ValueError, EOFError, RuntimeError):  # none, or another run's
         axes = align(axes, torch.from_numpy(np.load(paths[0])))
     buffer = io.BytesIO()
     np.save(buffer, axes.numpy())

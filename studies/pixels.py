@@ -8,7 +8,6 @@ The answer is in docs/results.md; a first reader can skip this file.
 import torch
 
 from studies import common, inference
-from support.data import datasets
 from support.data.datasets import pixels
 from support.latent import likelihood
 from support.run.config import Config
@@ -37,7 +36,7 @@ def main():
 def compare_binarisations(model, images):
     """Rows of pixels.csv: log p(x) and the bound of grey images (N, 784) uint8, and of what is made binary of them."""
     grey, bound = measure(model, images)
-    drawn = [measure(model, datasets.binarise(images, datasets.BINARY_SEED, 1, draw)) for draw in range(DRAWS)]
+    drawn = [measure(model, binarise(images, BINARY_SEED, 1, draw)) for draw in range(DRAWS)]
     binary, binary_bound = (torch.stack(values) for values in zip(*drawn, strict=True))
     thresholded, _ = measure(model, (images > THRESHOLD).to(torch.uint8) * 255)
     gap = binary.mean(0) - grey  # of each image: E_b KL(p(z|x) || p(z|b))

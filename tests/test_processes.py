@@ -225,7 +225,9 @@ def test_two_processes_reproduce_the_single_process_losses(small_mnist, tmp_path
             assert (process.returncode, errors) == (0, "")
     assert finish(*flags, "--epochs", 4, "--results_dir", tmp_path / "one", log=tmp_path / "log") == 0
     for one, two in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
-        assert [float(one[name]) for name in LOSSES] == pytest.approx([float(two[name]) for name in LOSSES], rel=tolerance)
+        assert [float(one[name]) for name in LOSSES] == pytest.approx(
+            [float(two[name]) for name in LOSSES], rel=tolerance
+        )
 
 
 def test_mmd_in_two_processes_is_refused(small_mnist, tmp_path):

@@ -1,1 +1,1 @@
-"""What a trained model knows: log p(x), latents in use, the grid of Figure 4. Skip it on a first reading."""
+"""What a trained model knows: log p(x), and which latents are in use. Skip it on a first reading."""

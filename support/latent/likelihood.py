@@ -123,7 +123,7 @@ def tile_integrals(model, tiles, x):
 
 def log_likelihoods(logits, x):
     """log p(x|z) = -bce of every image with every z: logits (G, 784) and x (N, 784) -> (N, G)."""
-    # Written out, because softplus takes four times as long. exp overflows above 88, and is slow below -87.
+    # Written out and in place: F.softplus is slow (see model.softplus). exp overflows above 88, and is slow below -87.
     log_partition = logits.clamp(-50, 80).exp_().add_(1).log_().sum(1) + (logits - 80).relu_().sum(1)
     return torch.addmm(-log_partition, x, logits.T)
 

@@ -62,10 +62,14 @@ def give_up(run, error):
 
 
 def build(objective, run, images, eps):
-    """The compiled step of a run, a function like `train.step`, for batches of the shape of these images and eps."""
+    """The compiled step of a run, like `train.step`, for batches of the shape of these images and eps."""
     adam = run.optimizer
     group, *others = adam.param_groups
-    if type(adam) is not torch.optim.Adam or others or any(group[name] for name in ("weight_decay", "amsgrad")):
+    if (
+        type(adam) is not torch.optim.Adam
+        or others
+        or any(group[name] for name in ("weight_decay", "amsgrad", "maximize"))
+    ):
         raise ValueError("the compiled step is that of torch.optim.Adam, without weight decay")
     weights = {name: p.detach() for name, p in run.model.named_parameters() if p.requires_grad}  # the same memory
     fixed = {name: p.detach() for name, p in run.model.named_parameters() if not p.requires_grad}
@@ -125,7 +129,6 @@ def compile_program(function, example):
     settings = {
         "compile_threads": torch.get_num_threads(),
         "cpp.vec_isa_ok": True,  # the test programs for the CPU's instructions take as long as half of the kernels
-        "triton.cudagraphs": example[0].is_cuda,
     }
     with torch.no_grad(), quiet_inductor():
         traced = make_fx(function, tracing_mode="fake")(*example)

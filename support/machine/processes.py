@@ -36,11 +36,7 @@ def is_first():
 
 @contextlib.contextmanager
 def joined(device):
-    """Join this process with the others that torchrun started, if it did.
-
-    Raises:
-        UserError: the others cannot be reached.
-    """
+    """Join this process with the others that torchrun started, if any. Raises UserError if they cannot be reached."""
     world = find_world()
     if world.size == 1:
         yield
@@ -80,8 +76,8 @@ def broadcast(value):
 def shared_step(objective):
     """The step of processes that train together: each one takes the gradient on its share of every batch.
 
-    DistributedDataParallel adds the gradients up while the backward pass goes on, in buffers that last. `objective`
-    maps a model, images, eps and a Config to a loss and the losses to report.
+    DistributedDataParallel adds the gradients up during the backward pass, in buffers that last. `objective` maps a
+    model, images, eps and a Config to a loss and the losses to report.
     """
     model = None
 

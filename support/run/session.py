@@ -54,8 +54,8 @@ def load_dataset(config, saved):
     dataset = None
     with naming(config.data_dir):
         if processes.is_first():
-            has_digits = saved.config.dataset == "digits" if saved else not files.present(config.results_dir)
-            dataset = datasets.choose(config, has_digits)
+            may_be_digits = saved.config.dataset == "digits" if saved else not files.present(config.results_dir)
+            dataset = datasets.choose(config, may_be_digits)
         name = processes.broadcast(dataset and dataset.name)
         cache = config.results_dir / datasets.CACHE
         return dataset or datasets.load(name, config.data_dir, download=False, cache=cache)
