@@ -11,6 +11,7 @@ from studies import common, inference
 from support.data.datasets import pixels
 from support.latent import likelihood
 from support.run.config import Config
+from variants.binary import BINARY_SEED, binarise
 
 DOCUMENTED = Config(epochs=100)
 IMAGES = 1000  # test images

@@ -10,9 +10,8 @@ from support.machine.arithmetic import find_precision
 
 
 def resolve_auto(config, device, steps):
-    """The Config of a run of so many steps on the device, with --precision auto and --compile auto resolved."""
+    """The Config of a run of so many steps on the device, with auto resolved. Several processes compile on demand only."""
     precision = find_precision(config.precision, device)
-    # Several processes compile with torch.compile's front end, where it was not measured whether that pays.
     compile = compiled.find_compile(config.compile, device, steps if processes.size() == 1 else 0)
     return dataclasses.replace(config, precision=precision, compile=compile)
 
