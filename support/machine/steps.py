@@ -10,7 +10,7 @@ from support.machine.arithmetic import find_precision
 
 
 def resolve_auto(config, device, steps):
-    """The Config of a run of so many steps on the device, with auto resolved. Several processes compile on demand only."""
+    """The Config of a run of so many steps on the device, with auto resolved; several processes compile on demand."""
     precision = find_precision(config.precision, device)
     compile = compiled.find_compile(config.compile, device, steps if processes.size() == 1 else 0)
     return dataclasses.replace(config, precision=precision, compile=compile)
