@@ -848,6 +848,7 @@ def test_legend_hides_and_shows_a_class(page):
 
 
 def test_keyboard_moves_zooms_selects_and_interpolates(page):
+    page.wait_for_terms()  # they are spoken, too
     half = page.state("view.half")
     page.press("map", "ARROW_RIGHT", "ARROW_RIGHT", "ARROW_UP")
     z = page.state("z")
