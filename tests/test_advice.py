@@ -21,7 +21,7 @@ import explorer.__main__
 import train
 from support import errors
 from support.data import download
-from support.machine import compiled, devices, environment
+from support.machine import devices, environment
 from support.run import checkpoint, storage
 
 ROOT = Path(__file__).parent.parent
@@ -272,10 +272,10 @@ def test_fewer_gpus_than_processes(monkeypatch):
 
 
 def test_compiler_that_fails(run_main, tmp_path, monkeypatch):
-    def fail(*batch):
+    def fail(*graph, **options):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(compiled, "build", fail)
+    monkeypatch.setattr(torch._inductor, "standalone_compile", fail)
     refused(run_main(tmp_path, *ONE, "--compile", "on"), "no compiler", "use --compile off")
     succeeded(run_main(tmp_path, *ONE, "--compile", "off"))
 

@@ -47,10 +47,10 @@ def no_code_generation(monkeypatch):
 def no_compiler(monkeypatch):
     """Compiling fails as it does where there is no C++ compiler."""
 
-    def fail(function, example):
+    def fail(*graph, **options):
         raise RuntimeError("No working C++ compiler found\nin PATH")
 
-    monkeypatch.setattr(compiled, "compile_program", fail)
+    monkeypatch.setattr(torch._inductor, "standalone_compile", fail)
 
 
 def trained(dataset, config, steps=3, frozen=False):

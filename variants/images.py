@@ -220,9 +220,8 @@ def decode_all(files):
         for i, file in enumerate(tqdm(files, "Reading images", unit="image", delay=2, leave=False, disable=None)):
             try:
                 is_deep[i], images[i] = read_image(file)
-            except Exception as error:  # what Pillow raises for a damaged file is no closed list
-                cause = "unknown format" if isinstance(error, UnidentifiedImageError) else first_line(error)
-                damaged.append(f"{file} ({cause})")
+            except ValueError as error:
+                damaged.append(f"{file} ({error})")
     if damaged:
         n = "1 file" if len(damaged) == 1 else f"{len(damaged):,} files"
         raise UserError(f"{n} cannot be read as images: {', '.join(damaged[:10])}; repair or remove them")
@@ -253,20 +252,31 @@ def read_image(path):
 
     Returns: whether it has more than 8 bits, so that its values are not yet from 0 to 255; and the values.
 
-    Raises: what Pillow raises if it is damaged, or no image; no closed list.
+    Raises ValueError if it is damaged, or no image.
     """
-    with Image.open(path) as image:
-        image.draft("L", (4 * SIDE, 4 * SIDE))  # lets a JPEG be decoded at a fraction of its size
-        try:
-            upright = ImageOps.exif_transpose(image)
-        except Exception:  # what odd EXIF makes Pillow raise is no closed list; the pixels may be sound
-            upright = image
-        is_deep = upright.mode[0] in "IF"
-        grey = Image.fromarray(np.asarray(upright, np.float32)) if is_deep else to_grey(upright)
-        values = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32).ravel()
+    image = load_image(path)
+    is_deep = image.mode[0] in "IF"
+    grey = Image.fromarray(np.asarray(image, np.float32)) if is_deep else to_grey(image)
+    values = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32).ravel()
     if not np.isfinite(values).all():
         raise ValueError("a value that is not finite")
     return is_deep, values
+
+
+def load_image(path):
+    """The pixels of an image file, upright. Raises ValueError if it is damaged, or no image."""
+    try:
+        with Image.open(path) as image:
+            image.draft("L", (4 * SIDE, 4 * SIDE))  # lets a JPEG be decoded at a fraction of its size
+            image.load()
+    except UnidentifiedImageError as error:
+        raise ValueError("unknown format") from error
+    except Exception as error:  # what Pillow raises for a damaged file is no closed list
+        raise ValueError(first_line(error)) from error
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # what odd EXIF makes Pillow raise is no closed list; the pixels may be sound
+        return image
 
 
 def to_grey(image):

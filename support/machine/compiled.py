@@ -20,6 +20,10 @@ from support.errors import UserError, first_line
 STEPS_THAT_PAY = 10_000  # docs/speed.md tells how this was measured
 
 
+class CannotCompile(Exception):
+    """Why a step cannot be compiled, in a line."""
+
+
 def find_compile(name, device, steps):
     """--compile with auto resolved: "on" for a run of so many steps that it pays, unless the environment forbids it."""
     if name != "auto":
@@ -44,7 +48,7 @@ def compiled_step(objective, eager):
         if program is None:
             try:
                 program = build(objective, run, images, eps)
-            except Exception as error:  # what a missing or broken compiler raises is no closed list
+            except CannotCompile as error:
                 give_up(run, error)
                 return eager(run, images, eps)
         return program(run, images, eps)
@@ -54,10 +58,9 @@ def compiled_step(objective, eager):
 
 def give_up(run, error):
     """Make a run eager whose step cannot be compiled, after a line. Raises UserError if --compile on was named."""
-    reason = first_line(getattr(error, "inner_exception", error))
     if "compile" in run.config.named:
-        raise UserError(f"torch.compile does not work here: {reason}; use --compile off") from error
-    print(f"Going on without torch.compile, which does not work here: {reason}", file=sys.stderr)
+        raise UserError(f"torch.compile does not work here: {error}; use --compile off") from error
+    print(f"Going on without torch.compile, which does not work here: {error}", file=sys.stderr)
     run.config = dataclasses.replace(run.config, compile="off")
 
 
@@ -70,7 +73,7 @@ def build(objective, run, images, eps):
         or others
         or any(group[name] for name in ("weight_decay", "amsgrad", "maximize"))
     ):
-        raise ValueError("the compiled step is that of torch.optim.Adam, without weight decay")
+        raise CannotCompile("the compiled step is that of torch.optim.Adam, without weight decay")
     weights = {name: p.detach() for name, p in run.model.named_parameters() if p.requires_grad}  # the same memory
     fixed = {name: p.detach() for name, p in run.model.named_parameters() if not p.requires_grad}
     fixed |= dict(run.model.named_buffers())
@@ -130,10 +133,13 @@ def compile_program(function, example):
         "compile_threads": torch.get_num_threads(),
         "cpp.vec_isa_ok": True,  # the test programs for the CPU's instructions take as long as half of the kernels
     }
+    options = {"dynamic_shapes": "from_example_inputs", "options": {"config_patches": settings}}
     with torch.no_grad(), quiet_inductor():
-        traced = make_fx(function, tracing_mode="fake")(*example)
-        options = {"dynamic_shapes": "from_example_inputs", "options": {"config_patches": settings}}
-        return torch._inductor.standalone_compile(traced, example, **options)
+        try:
+            traced = make_fx(function, tracing_mode="fake")(*example)
+            return torch._inductor.standalone_compile(traced, example, **options)
+        except Exception as error:  # what a missing or broken compiler raises is no closed list
+            raise CannotCompile(first_line(getattr(error, "inner_exception", error))) from error
 
 
 @contextlib.contextmanager
