@@ -14,12 +14,18 @@ import matplotlib.style
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 # Every picture has this style, whatever the user's matplotlibrc says. A $ in a class's name is a $, not mathematics.
-STYLE = ["default", {"font.size": 11, "axes.titlesize": 11, "figure.titlesize": 12, "text.parse_math": False}]
+STYLE = {"font.size": 11, "axes.titlesize": 11, "figure.titlesize": 12, "text.parse_math": False}
+FONTS = (  # for letters that matplotlib's own font, DejaVu Sans, lacks: Korean first, then other scripts
+    *("NanumGothic", "Noto Sans CJK KR", "Malgun Gothic", "Apple SD Gothic Neo", "Noto Sans CJK JP", "Yu Gothic"),
+    *("Hiragino Sans", "Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Noto Sans Arabic", "Noto Sans Hebrew"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Segoe UI", "Nirmala UI", "Leelawadee UI", "Arial Unicode MS"),
+)
 # Paul Tol's muted scheme, which is safe for colour-blind readers, and black; then ten that are far from these.
 CLASS_COLORS = (
     *("#332288", "#cc6677", "#117733", "#ddcc77", "#44aa99", "#000000", "#999933", "#88ccee", "#aa4499", "#882255"),
@@ -33,8 +39,9 @@ GIF_COLORS = 32
 
 @contextlib.contextmanager
 def _styled():
-    """Draw in STYLE, without warnings of letters that matplotlib's font lacks: the page shows them."""
-    with matplotlib.style.context(STYLE), warnings.catch_warnings():
+    """Draw in STYLE and the FONTS that are installed, without warnings of letters that all of them lack."""
+    fonts = ["DejaVu Sans", *sorted({*FONTS} & {*get_font_names()}, key=FONTS.index)]
+    with matplotlib.style.context(["default", STYLE, {"font.family": fonts}]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
 

@@ -12,6 +12,7 @@ from helpers import SMALL, Finished, call_main, write_mnist
 
 import utils
 from support.data import datasets
+from support.latent import likelihood
 from support.run.signals import STOPPING
 
 torch.set_num_threads(1)  # the tests' networks are small, and threads that share a busy core wait for each other
@@ -32,6 +33,12 @@ class FinishedRun(NamedTuple):
 def no_waiting_for_the_disk(monkeypatch):
     """Let runs in this process skip fsync: it takes half of their time, and protects against power cuts only."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(autouse=True)
+def few_samples_for_log_p(monkeypatch):
+    """Let log p(x) of more than two latents take no seconds at the end of each small run."""
+    monkeypatch.setattr(likelihood, "MOST_SAMPLES", 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

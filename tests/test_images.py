@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -405,6 +406,17 @@ def test_damaged_images_are_listed_together(tmp_path):
     with pytest.raises(UserError, match=r"^12 files cannot be read as images: ") as refusal:
         load(tmp_path)
     assert str(refusal.value).count("unknown format") == 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("place", ["b", ""], ids=["class", "dataset"])
+def test_folder_whose_name_is_not_utf_8_is_named_in_a_line(tmp_path, place):
+    folder = write_classes(tmp_path / "pets", {"a": 2, "b": 2})
+    (folder / place).rename((folder / place).with_name("caf\udce9"))
+    if not place:
+        folder = folder.with_name("caf\udce9")
+    with pytest.raises(UserError, match=r"name is not UTF-8, 'caf\\udce9': rename it$"):
+        load(folder)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])

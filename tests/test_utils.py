@@ -1,10 +1,12 @@
 from unittest import mock
 
 import imageio.v3 as imageio
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from PIL import Image
 
 import utils
@@ -223,6 +225,24 @@ def test_latent_frame_shows_class_names_that_look_like_formulas():
         for classes in (("$\\frac$", "b"), ("_a", "b"), ("a", "b"))
     )
     assert len({formula, underscore, plain}) == 3
+
+
+@pytest.mark.parametrize("installed", [[], ["NanumGothic", "Comic Neue", "Noto Sans Arabic"]])
+def test_pictures_use_the_fonts_of_other_scripts_that_are_installed(monkeypatch, caplog, installed):
+    monkeypatch.setattr(utils, "get_font_names", lambda: ["DejaVu Sans", *reversed(installed)])
+    with utils._styled():
+        assert matplotlib.rcParams["font.family"] == [
+            "DejaVu Sans",
+            *(name for name in installed if "Comic" not in name),
+        ]
+    utils.image_grid(np.ones((1, 784)), 1, "abc")
+    assert "findfont" not in caplog.text
+
+
+@pytest.mark.skipif("NanumGothic" not in get_font_names(), reason="needs the font NanumGothic")
+def test_korean_letters_are_drawn():
+    one, other = (utils.image_grid(np.ones((1, 784)), 1, title) for title in ("한", "글"))
+    assert one != other  # without a font, each letter is the same box
 
 
 def test_pictures_show_title_above_axes():

@@ -136,10 +136,13 @@ def find_classes(files, depth, name, left_out):
 def check_classes(folder, classes, tests):
     """Raise UserError if there are too few or too many images or classes."""
     unknown = [name for name in tests if name not in classes]
+    undecoded = [name for name in (*classes, folder.name) if not is_text(name)]
     if not classes:
         problem = f"holds no image ({', '.join(SUFFIXES)}): put some there, in one sub-folder per class"
     elif len(classes) > MOST_CLASSES:
         problem = f"has {len(classes)} sub-folders with images: keep at most {MOST_CLASSES} classes"
+    elif undecoded:
+        problem = f"is or holds a folder whose name is not UTF-8, {undecoded[0]!a}: rename it"
     elif unknown:
         problem = f"has test images of {unknown[0]}, which is no class to train on: give both parts the same classes"
     elif not tests and max(map(len, classes.values())) < 2:
@@ -147,6 +150,11 @@ def check_classes(folder, classes, tests):
     else:
         return
     raise UserError(f"{folder} {problem}")
+
+
+def is_text(name):
+    """Whether the bytes of a file's name are UTF-8. Others reach Python as surrogates, which no picture can show."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def is_hidden(name):
