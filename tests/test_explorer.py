@@ -600,7 +600,7 @@ def test_film_plays_to_its_end_and_the_map_says_whose_points_it_shows(page, fini
     assert page.text("epoch-number").startswith("epoch 3")
     best = checkpoint.best_of(checkpoint.load(finished_run.folder / "checkpoint.pt").history)["epoch"]
     page.press("epoch", "HOME" if best > 1 else "END")
-    assert page.text("epoch-note").startswith(f"The points are those of epoch {1 if best > 1 else 3}.")
+    assert page.text("epoch-note").startswith(f"The dots are those of epoch {1 if best > 1 else 3}.")
     assert not page.element("map-key").is_displayed()
     page.click("to-best")
     assert page.evaluate("isBestShown()")

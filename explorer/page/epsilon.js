@@ -1,6 +1,7 @@
 // The reparameterization trick by hand: a point epsilon in a standard normal disc, and z = mu + sigma * epsilon.
 
 const DISC_REACH = 3.2; // from the disc's middle to its edge, in units of epsilon
+const FARTHEST = 2.9; // of epsilon moved by hand, so that its dot stays whole
 const DRAWS = 10;
 const FULL_COLOR = 3; // nats of a pixel's BCE at which its colour is full
 const EPSILON_STEP = 0.1; // of an arrow key; with Shift, a fifth
@@ -23,7 +24,7 @@ function setEpsilon(epsilon) {
 
 /** Move epsilon by hand: it stays in the disc. */
 function moveEpsilon([x, y]) {
-  const scale = Math.min(1, DISC_REACH / (Math.hypot(x, y) || 1));
+  const scale = Math.min(1, FARTHEST / (Math.hypot(x, y) || 1));
   setEpsilon([x * scale, y * scale]);
 }
 
@@ -71,7 +72,7 @@ function drawSamples(context) {
   samples.forEach((sample, i) => drawSampleDot(context, sample, i === last ? 6 : 4));
 }
 
-/** BCE pixel by pixel at z: violet where the decoder is surprised by x. */
+/** BCE pixel by pixel at z: the stronger the violet, the more the decoder is surprised by x. */
 function showPixelBce(x, decoded) {
   const image = new ImageData(28, 28);
   const rgb = toRgb(state.theme.bce);

@@ -9,6 +9,8 @@ const TERMS = {
   kld: "The prior p(z), in green. KLD is what it costs that q(z|x), the blue ellipse, is not the prior.",
   gap: "q(z|x), in blue, over the true posterior p(z|x), in orange. Their KL divergence is the bound's gap.",
 };
+/** The key's words for what the map shows as a heat map. */
+const HEAT = { bce: "p(x|z): how well z explains x", kld: "the prior p(z)", gap: "p(z|x), the true posterior" };
 const NO_TERM = "Point at a term to see it on the map.";
 const NO_BOUND = "This encoder is deterministic: q(z|x) is a single point and has no density. Both KL divergences would " +
   "be infinite, so there is no bound on log p(x). It was trained to make the codes of all images match the prior (MMD). " +
@@ -21,13 +23,19 @@ let termPicture = null; // of the highlighted term, or of the posterior
 function showEquation() {
   const { subject, terms } = state;
   for (const name of Object.keys(TERMS)) {
-    $(`value-${name}`).textContent = terms && Number.isFinite(terms[name]) ? formatNats(terms[name]) : "\u2013";
+    $(`value-${name}`).textContent = terms && Number.isFinite(terms[name]) ? formatNats(terms[name]) : waiting(subject);
   }
   $("equation").setAttribute("aria-busy", subject !== null && terms === null);
   const isResolved = terms === null || Object.values(terms).every(Number.isFinite);
   $("unresolved").hidden = isResolved;
-  $("bar").hidden = !content.stochastic || !isResolved;
+  for (const name of ["bar", "bar-note"]) $(name).hidden = !content.stochastic || !isResolved || subject === null;
+  $("bar").classList.toggle("empty", terms === null);
   if (terms && Number.isFinite(terms.gap)) showBar(terms);
+}
+
+/** What stands for a number that is being computed, or that there is not. */
+function waiting(subject) {
+  return subject !== null && state.terms === null ? "\u2026" : "\u2013";
 }
 
 /** Two rows of equal length: BCE + KLD, which is -ELBO, and -log p(x) + gap. Both are cut at the left. */
@@ -59,7 +67,7 @@ function paintTerm() {
 }
 
 function drawTerm(context) {
-  if (termPicture && isBestShown()) drawPicture(context, termPicture, state.term === "kld" ? 0.6 : 0.85);
+  if (termPicture && isBestShown() && isHeatShown()) drawPicture(context, termPicture, state.term === "kld" ? 0.6 : 0.85);
 }
 
 /** Show what is pointed at, or else what was chosen by a click. */
@@ -69,6 +77,8 @@ function showTerm() {
   for (const button of $("equation").querySelectorAll("[data-term]")) {
     button.setAttribute("aria-pressed", button.dataset.term === chosenTerm);
   }
+  $("heat-key").textContent = HEAT[term] ?? HEAT.gap;
+  $("heat-key").style.setProperty("--term", `var(--${term === "bce" || term === "kld" ? term : "gap"})`);
   const hint = !content.stochastic ? NO_BOUND : term === null ? NO_TERM : TERMS[term];
   if (term !== null && hint !== $("term-hint").textContent) announce(hint);
   $("term-hint").textContent = hint;

@@ -72,11 +72,20 @@ function* splitGap({ x, q }, cells, { evidence, bce, kld }) {
   return { q: best.q, approximation: evidence - best.elbo, amortisation: best.elbo + bce + kld };
 }
 
+/** Both parts of the gap as text; rounded, they still add up to it. */
+function splitAsText({ split, terms }) {
+  const approximation = Number(split.approximation.toFixed(2));
+  const amortisation = Number(terms.gap.toFixed(2)) - approximation;
+  return { approximation: formatNats(approximation), amortisation: formatNats(amortisation) };
+}
+
 function describeSplit() {
-  const { split, terms } = state;
-  $("split").hidden = !content.stochastic || terms === null || !Number.isFinite(terms.gap);
-  $("split-numbers").textContent = split
-    ? `${formatNats(split.approximation)} + ${formatNats(split.amortisation)}: ` : "\u2026 + \u2026: ";
+  const { split, subject, term, terms } = state;
+  $("split").hidden = !content.stochastic || subject === null || (terms !== null && !Number.isFinite(terms.gap));
+  $("elbo").textContent = terms && Number.isFinite(terms.gap) ? formatNats(-terms.bce - terms.kld) : "\u2026";
+  const parts = split && terms ? splitAsText(state) : { approximation: "\u2026", amortisation: "\u2026" };
+  for (const [name, text] of Object.entries(parts)) $(name).textContent = text;
+  $("best-key").hidden = term !== "gap" || !split;
 }
 
 /** q*(z|x): a dashed ellipse beside that of q(z|x). */
@@ -93,6 +102,6 @@ function drawBest(context) {
 }
 
 function startGap() {
-  watch(["split", "terms"], describeSplit);
+  watch(["split", "subject", "term", "terms"], describeSplit);
   describeSplit();
 }

@@ -31,6 +31,7 @@ function showStrip(from, to) {
   }
   $("save").href = strip.toDataURL("image/png");
   $("strip-card").hidden = false;
+  $("strip-card").scrollIntoView({ block: "nearest" });
   announce(`Interpolation from ${formatPair(from)} to ${formatPair(to)}`);
 }
 

@@ -17,6 +17,7 @@ function isMapShown() {
 function startMap(layers) {
   mapLayers = layers;
   watch(Object.keys(state), redrawMap);
+  describePrior();
   redrawMap();
 }
 
@@ -50,6 +51,12 @@ function drawPrior(context) {
       if (!isMixture) drawContourLabel(context, [mu[0], mu[1] - level * sigma[1]], level);
     }
   }
+}
+
+/** Say in the key what the thin rings are. */
+function describePrior() {
+  $("prior-key").textContent = model.components.length > 1
+    ? "the prior p(z): \u03c3 of each of its parts" : "the prior p(z): 1, 2 and 3 of its \u03c3";
 }
 
 function drawContourLabel(context, z, level) {

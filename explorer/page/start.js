@@ -3,7 +3,7 @@
 function describeRun() {
   const name = `best epoch ${content.best} of ${content.losses.length}`;
   $("about").textContent = `${headline(content.best, name)}. ` +
-    `${points.length} test images shown. Weights stored as float16.`;
+    `${points.length} test images shown, weights stored as float16.`;
 }
 
 /** The map's layers, from the bottom up. */

@@ -10,24 +10,28 @@ const STEPS = [
     tell: () => "The encoder looks at the image x and answers with a place on this map: the cross is its mean \u03bc, and " +
       "the blue ellipse shows how sure it is, two deviations \u03c3 wide. This cloud of places is q(z|x). Every dot is " +
       "the \u03bc of another image; its colour is its class.",
+    hasHeat: false, // the posterior is the last step's
     show: () => glideTo(openingView(state.subject.q)),
   },
   {
     name: "sample",
     tell: () => "The model needs one place z, so it draws one from the cloud: z = \u03bc + \u03c3 \u03b5, where \u03b5 is " +
-      "pure noise. The black dots are ten such draws. Drag the dot in the disc, and z follows. Because the noise comes " +
-      "from outside, training can tell in which direction \u03bc and \u03c3 should move.",
+      "drawn from a standard normal distribution. The black dots are ten such draws. Drag the dot in the disc below, and " +
+      "z follows. Why not simply draw z? There would be no slope to follow back to \u03bc and \u03c3. With this formula, " +
+      "a small change of \u03bc or \u03c3 moves z in a known way, so training can improve them.",
+    hasHeat: false,
     show: () => {
       const { mu, sigma } = state.subject.q;
       resample();
+      $("noise").scrollIntoView({ block: "nearest" });
       glideTo({ center: mu, half: clampHalf(6 * Math.max(...sigma)) });
     },
   },
   {
     name: "decode",
     tell: () => "The decoder turns a place z into an image: for each pixel, the probability of ink. The background shows " +
-      "what it draws all over the map. BCE counts, in nats, how badly the drawing predicts x; violet is where it " +
-      "predicts it well.",
+      "what it draws all over the map. BCE counts, in nats, how badly the drawing predicts x. On the map, the stronger " +
+      "the violet, the better the place for x, and the lower its BCE.",
     show: () => {
       chooseTerm("bce");
       glideTo(homeView());
@@ -47,13 +51,18 @@ const STEPS = [
     name: "gap",
     tell: () => "So what does the bound leave out? Where could x have come from, really? That is the true posterior " +
       "p(z|x), in orange, and the encoder's blue cloud is only a guess at it. The KL divergence between the two is " +
-      `exactly what is missing between the ELBO and log p(x).${spoken("gap")} It would be 0 if the guess were right.`,
+      `exactly what is missing between the ELBO and log p(x).${spoken("gap")} ${spokenSplit()}`,
     show: () => {
       chooseTerm("gap");
       glideTo(posteriorView() ?? homeView());
     },
   },
 ];
+
+/** Whether the map shows a term, or the posterior: not in the guided path's first steps. */
+function isHeatShown() {
+  return state.tour === null || (STEPS[state.tour].hasHeat ?? true);
+}
 
 /** A sentence with the numbers of some terms, once they are known. */
 function spoken(...names) {
@@ -62,6 +71,15 @@ function spoken(...names) {
   const titles = { bce: "BCE", kld: "KLD", gap: "the gap" };
   const text = names.map((name) => `${titles[name]} is ${formatNats(terms[name])}`).join(" and ");
   return ` Here, ${text} nats.`;
+}
+
+/** Why the gap is not 0, with the numbers of its parts, once they are known. */
+function spokenSplit() {
+  if (!state.split) return "It would be 0 if the guess were right.";
+  const { approximation, amortisation } = splitAsText(state);
+  return `It has two parts. Even the best Gaussian for this image, the dashed ring, misses the orange shape by ` +
+    `${approximation} nats: approximation. The encoder does not find that Gaussian, because one network must serve all ` +
+    `images. That costs ${amortisation} nats: amortisation.`;
 }
 
 /** Move the view to another, unless the reader moves it meanwhile. */
@@ -93,6 +111,7 @@ function goToStep(step) {
   chooseTerm(null);
   update({ tour: step, draws: [] });
   STEPS[step].show();
+  $("tour").scrollIntoView({ block: "nearest" });
 }
 
 function leaveTour() {
@@ -105,6 +124,8 @@ function leaveTour() {
 function describeStep() {
   const { tour } = state;
   $("tour").hidden = tour === null;
+  $("equation").hidden = !isHeatShown(); // so that the disc is near
+  $("heat-key").hidden = !isHeatShown();
   if (tour === null) return;
   $("tour-title").textContent = `Step ${tour + 1} of ${STEPS.length}: ${STEPS[tour].name}`;
   $("tour-text").textContent = STEPS[tour].tell();
@@ -122,7 +143,7 @@ function startTour() {
   $("tour-back").addEventListener("click", () => goToStep(state.tour - 1));
   $("tour-leave").addEventListener("click", leaveTour);
   document.addEventListener("keydown", (event) => event.key === "Escape" && leaveTour());
-  watch(["tour", "terms"], describeStep);
+  watch(["tour", "terms", "split"], describeStep);
   let told = null;
   watch(["tour"], () => {
     const isNew = state.tour !== null && state.tour !== told;
