@@ -20,7 +20,8 @@ def run(config):
 
     with session.open_run(config, train.begin) as run:
         if report.is_complete(run):
-            print(f"All {len(run.history)} epochs in {config.results_dir} are done; --epochs extends the run")
+            if is_first():
+                print(f"All {len(run.history)} epochs in {config.results_dir} are done; --epochs extends the run")
             return
         with report.progress(run) as on_batch:
             for result in train.epochs(run, on_batch):

@@ -14,8 +14,7 @@ import torch
 
 from model import VAE
 from support.data.datasets import Dataset, pixels
-from support.errors import UserError
-from support.machine.steps import check_parts, choose_step, resolve_auto
+from support.machine.steps import check_finite, check_parts, choose_objective, choose_step, resolve_auto
 from support.run.config import Config
 from support.seeds import EVALUATION_SEED, generator, seed_dropout
 from variants import build_model
@@ -52,22 +51,28 @@ def train_epoch(run, epoch, on_batch=ignore):
     return losses
 
 
-def step(run, images, eps):
-    """One step of Adam on the mean of BCE + weight * divergence over a batch: -ELBO, if that is the KLD and weight 1.
+def objective(model, images, eps, weight):
+    """What every step minimises: -ELBO, if the divergence is the KLD and its weight 1.
 
     Args:
         images: (N, 784) uint8.
         eps: (N, latent_dim), draws of N(0, I).
 
-    Returns: the batch's sums of BCE and divergence, (2,), in nats.
+    Returns: the mean of BCE + weight * divergence, and the batch's sums of both, (2,), in nats.
     """
-    bce, divergence, *_ = run.model(pixels(images), eps)
-    loss = (bce + run.config.divergence_weight * divergence).mean()
+    bce, divergence, *_ = model(pixels(images), eps)
+    losses = torch.stack([bce.sum(), divergence.sum()])
+    return (losses[0] + weight * losses[1]) / len(images), losses.detach()
+
+
+def step(run, images, eps):
+    """One step of Adam on a batch's objective. Returns the batch's sums of BCE and divergence, (2,), in nats."""
+    loss, losses = run.objective(run.model, images, eps, run.config.divergence_weight)
     run.optimizer.zero_grad()
     loss.backward()
     run.optimizer.step()
     run.scheduler.step()
-    return torch.stack([bce.sum(), divergence.sum()]).detach()
+    return losses
 
 
 def epochs(run, on_batch=ignore):
@@ -80,6 +85,7 @@ def epochs(run, on_batch=ignore):
 
     Raises:
         UserError: a loss is not finite; the model is then not worth saving.
+        ValueError: a part of the run was replaced, and does not fit the others.
     """
     check_parts(run)
     if run.history:
@@ -91,8 +97,7 @@ def epochs(run, on_batch=ignore):
         means = losses.cpu().double().sum(0) / len(run.dataset.train_images)
         seconds = time.perf_counter() - start
         test = evaluate(run.model, run.dataset.test_images)
-        if not math.isfinite(test.bce + test.divergence):
-            raise not_finite(run, "on the test set", epoch)
+        check_finite(run, torch.tensor([[test.bce, test.divergence]]), epoch, "on the test set")
         weight = run.config.divergence_weight
         row = {"epoch": epoch, **terms("train", *means.tolist(), weight)}
         row |= terms("test", test.bce, test.divergence, weight)
@@ -141,6 +146,7 @@ class Run:
     model: VAE
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    objective: Callable = objective  # or the same in bfloat16
     step: Callable = step  # or a faster one that does the same
     history: list[dict] = dataclasses.field(default_factory=list)  # the rows of the finished epochs
 
@@ -154,17 +160,6 @@ def begin(config, dataset):
     model = build_model(config).to(device)
     optimizer = torch.optim.Adam(model.parameters(), config.lr, fused=True)
     scheduler = make_scheduler(config, optimizer, steps)
-    return Run(config, dataset, model, optimizer, scheduler, choose_step(config, step))
-
-
-def check_finite(run, losses, epoch):
-    """Raise UserError, naming the first bad batch, if an epoch's losses (batches, 2) are not all finite."""
-    if len(bad := (~losses.isfinite()).any(1).nonzero()):
-        raise not_finite(run, f"batch {bad[0].item() + 1}", epoch)
-
-
-def not_finite(run, where, epoch):
-    """The error of a run whose loss is not finite in an epoch."""
-    resume = f" with --resume, which goes on from epoch {epoch - 1}" if epoch > 1 else ""
-    precision = ", or --precision float32" if run.config.precision == "bfloat16" else ""
-    return UserError(f"the loss is not finite in epoch {epoch}, {where}: name a lower --lr{precision}{resume}")
+    return Run(
+        config, dataset, model, optimizer, scheduler, choose_objective(config, objective), choose_step(config, step)
+    )

@@ -1,7 +1,7 @@
 """Pictures: arrays in, the bytes of an image file out.
 
-Axes and text take matplotlib 50 to 150 ms. So the empty axes of the pictures of every epoch are drawn once and kept,
-and an epoch only draws its title, curves and points (matplotlib's blitting of `animated` artists).
+Drawing axes and text takes matplotlib 50 to 150 ms. So the empty axes of the pictures of every epoch are drawn once and
+kept, and an epoch only draws its title, curves and points (matplotlib's blitting of `animated` artists).
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def _png(figure):
 
 @_styled()
 def image_grid(images, columns, title, scale=2):
-    """A PNG of images (N, 784), values in [0, 1], in rows of `columns`, each pixel drawn as scale x scale."""
+    """A PNG of images (N, 784) in rows of `columns`, each pixel drawn as scale x scale. 0 is white paper, 1 is ink."""
     rows = -(-len(images) // columns)
     cells = np.full((rows * columns, 30, 30), 255, dtype=np.uint8)
     cells[: len(images), :28, :28] = np.rint(255 * (1 - images.reshape(-1, 28, 28)))  # dark on white paper
@@ -135,8 +135,8 @@ def latent_frame(z, mu, labels, classes, title, names):
     """A PNG of two panels: a sample z of each image, and its mean mu, coloured by class.
 
     The axes go from -4 to 4, or to the next doubling that holds nine tenths of the means; the title then says so.
-    z, mu: (N, 2), or (N, 1) to be shown against the class. labels: (N,), indices into `classes`, 2 to 20 names.
-    names: those of the dimensions, a tuple of as many.
+    z, mu: (N, 2), or (N, 1) to be shown against the class. labels: (N,), indices into `classes`, 1 to 20 names.
+    names: a tuple of one axis label per dimension.
     """
     limit = 4
     while np.mean(np.abs(mu).max(axis=1) > limit) > 0.1:

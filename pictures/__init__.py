@@ -133,7 +133,7 @@ def steady_plane(run, mu):
 
 
 def align(axes, before):
-    """Two axes (2, D), turned within their plane to lie as close as they can to those `before`, (2, D)."""
+    """Two axes (2, D), turned or reflected within their plane to lie as close as they can to those `before`, (2, D)."""
     u, _, vh = torch.linalg.svd(before @ axes.T)  # orthogonal Procrustes
     return u @ vh @ axes
 
@@ -146,7 +146,7 @@ def principal_plane(mu):
 
 
 def ink(dataset, images):
-    """Images in [0, 1] as the ink with which pictures draw them on white paper."""
+    """Images (N, 784) in [0, 1] as ink on white paper: 1 is black."""
     return images if dataset.is_ink else 1 - images
 
 

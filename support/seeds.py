@@ -20,4 +20,4 @@ def generator(*seeds):
 
 def seed_dropout(*seeds):
     """Seed F.dropout, which takes no generator. Processes that train together drop different pixels."""
-    torch.manual_seed(seed_of(*seeds, rank()))
+    torch.manual_seed(seed_of(*seeds, 1 + rank()))  # a seed followed by 0 is the seed of `generator` without it

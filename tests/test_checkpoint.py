@@ -445,7 +445,7 @@ def test_loss_that_is_not_finite_keeps_what_was_saved(copied_run, run_main, monk
     before = [checkpoint.read(path) for path in paths]
     monkeypatch.setattr(train, "choose_step", lambda *choice: lambda *batch: torch.tensor([torch.inf, 1.0]))
     done = run_main(copied_run.folder, *SMALL, "--epochs", 4)
-    assert_refused(done, "not finite in epoch 4, batch 1", "lower --lr", "with --resume, which goes on from epoch 3")
+    assert_refused(done, "not finite in epoch 4, batch 1", "lower --lr", "add --resume to go on from epoch 3")
     after = [checkpoint.read(path) for path in paths]
     assert equal(*([saved["model"] for saved in both] for both in (before, after)))
     assert after[0]["history"] == before[0]["history"]
@@ -813,6 +813,18 @@ def test_open_flags_are_filled_and_named_ones_left_named_flags_to_the_command():
     assert checkpoint.fill_open_flags(Config(), saved).precision == "bfloat16"
     assert checkpoint.fill_open_flags(Config(precision="float32"), saved).precision == "float32"
     assert checkpoint.fill_open_flags(command, None) is command
+
+
+def test_resume_computes_where_the_command_says_and_not_where_the_run_began():
+    saved = checkpoint.Saved(Config(device="cpu"), "", [], {}, {}, {}, frozenset(), None, None)
+    command = Config(resume=True, named=frozenset({"resume"}))
+    assert checkpoint.fill_open_flags(command, saved).device == "auto"
+
+
+def test_run_on_own_images_is_told_apart_before_mnist_is_looked_for(copied_run, tmp_path):
+    edited(copied_run.folder / "checkpoint.pt", put("config", "dataset", str(tmp_path / "pets")))
+    done = call_main("--results_dir", copied_run.folder, "--data_dir", tmp_path / "nothing", *SMALL, "--epochs", 3)
+    assert_refused(done, "holds another run (--dataset ")
 
 
 def test_frames_are_numbered_with_three_digits_or_more(tmp_path):

@@ -85,6 +85,39 @@ def test_compiled_step_is_the_eager_step(small_mnist, no_code_generation, varian
         torch.testing.assert_close(other, one, **tolerance)
 
 
+def test_compiled_step_follows_a_scheduler_that_changes_the_betas(small_mnist, no_code_generation):
+    dataset = datasets.load("mnist", small_mnist)
+    config = Config(hidden_dims=(16,), batch_size=64, device="cpu", precision="float32")
+
+    def weights(choice):
+        run = train.begin(dataclasses.replace(config, compile=choice), dataset)
+        run.scheduler = torch.optim.lr_scheduler.OneCycleLR(run.optimizer, 0.02, total_steps=10)  # cycles beta1
+        train.train_epoch(run, 1)
+        return torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()])
+
+    torch.testing.assert_close(weights("on"), weights("off"), rtol=1e-4, atol=1e-5)
+
+
+def test_objective_of_the_user_is_what_a_compiled_step_minimises(small_mnist, no_code_generation):
+    dataset = datasets.load("mnist", small_mnist)
+    config = Config(hidden_dims=(16,), batch_size=64, device="cpu", precision="float32")
+
+    def weights(choice, divergence_weight, objective=None):
+        config_of_run = dataclasses.replace(config, compile=choice, divergence_weight=divergence_weight)
+        run = train.begin(config_of_run, dataset)
+        run.objective = objective or run.objective
+        train.train_epoch(run, 1)
+        return torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()])
+
+    def heavier(model, images, eps, weight):
+        return train.objective(model, images, eps, 3 * weight)
+
+    expected = weights("off", 3.0)
+    assert not torch.allclose(weights("off", 1.0), expected, rtol=1e-4, atol=1e-5)
+    for choice in ("off", "on"):
+        torch.testing.assert_close(weights(choice, 1.0, heavier), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_update_is_that_of_torch_over_a_thousand_steps():
     theta = torch.randn(50, generator=generator(0))
     mine, m, v = theta.clone(), torch.zeros(50), torch.zeros(50)

@@ -338,6 +338,10 @@ def test_unknown_address_of_the_others_is_named_at_once(flags, torchrun):
 
 
 def test_process_that_died_is_told_apart(monkeypatch):
+    with pytest.raises(RuntimeError, match="igloo"), processes.explain_lost_process():
+        raise RuntimeError("cannot read igloo.png")  # of a process alone
+    monkeypatch.setattr(processes, "size", lambda: 2)
+    monkeypatch.setattr(processes, "rank", lambda: 0)
     with pytest.raises(UserError, match="another process has ended"), processes.explain_lost_process():
         raise RuntimeError("[/gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1")
 

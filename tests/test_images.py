@@ -399,6 +399,24 @@ def test_links_to_classes_are_followed(tmp_path):
     assert torch.equal(load(tmp_path / "pets").checksums, load(tmp_path / "real").checksums)
 
 
+def test_links_to_classes_are_followed_in_both_parts_of_a_split(tmp_path):
+    write_classes(tmp_path / "real", {"cat": 3, "dog": 3})
+    for part in ("train", "test"):
+        (tmp_path / "pets" / part).mkdir(parents=True)
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / part / name).symlink_to(tmp_path / "real" / name)
+    dataset = load(tmp_path / "pets")
+    assert (len(dataset.train_images), len(dataset.test_images)) == (6, 6)
+
+
+def test_float_images_of_one_negative_value_are_black(tmp_path):
+    for name in ("a", "b"):
+        for i in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(np.full((28, 28), -5, np.float32)).save(tmp_path / name / f"{i}.tiff")
+    assert load(tmp_path).train_images.max() == 0
+
+
 def test_damaged_images_are_listed_together(tmp_path):
     write_classes(tmp_path, {"a": 20})
     for i in range(12):

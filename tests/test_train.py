@@ -11,7 +11,7 @@ from support.data import datasets
 from support.errors import UserError
 from support.machine import devices, processes
 from support.run.config import Config
-from support.seeds import generator
+from support.seeds import generator, seed_dropout
 
 CONFIG = Config(epochs=2, batch_size=64, hidden_dims=(32,), precision="float32")
 
@@ -298,6 +298,11 @@ def test_device_that_is_missing_is_named():
 def test_missing_memory_is_explained(error, words):
     with pytest.raises(UserError, match=words), devices.explain_missing_memory():
         raise error
+
+
+def test_dropout_has_another_seed_than_the_noise_of_its_epoch():
+    seed_dropout(1, 1)
+    assert torch.initial_seed() != generator(1, 1).initial_seed()
 
 
 def test_other_torch_errors_are_not_hidden():

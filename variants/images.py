@@ -66,21 +66,26 @@ def load_folder(folder, cache=None):
 
 
 def scan(folder):
-    """The images below a folder, as tuples (its folders, its name), sorted; and a Counter of what is left out."""
+    """The images below a folder, as tuples (its folders, its name), sorted; and a Counter of what is left out.
+
+    Links to folders are followed where classes lie: in the folder itself, and in its parts such as `train`.
+    """
     found = []
     left_out = Counter()
-    links = [path for path in folder.iterdir() if path.is_symlink() and path.is_dir() and not is_hidden(path.name)]
-    for top in (folder, *links):  # links to the folders of classes are followed, others are not
-        for place, folders, files in os.walk(top, onerror=lambda error: left_out.update(["unreadable folders"])):
-            below = Path(place).relative_to(folder).parts
-            left_out.update(["links to folders" for name in folders if below and os.path.islink(f"{place}/{name}")])
-            folders[:] = [name for name in folders if not is_hidden(name)]
-            for name in files:
-                suffix = os.path.splitext(name)[1].lower()
-                if suffix in SUFFIXES and not is_hidden(name):
-                    found.append((*below, name))
-                elif not is_hidden(name):
-                    left_out.update([f"{suffix} files" if suffix else "files without a suffix"])
+    walk = os.walk(folder, onerror=lambda error: left_out.update(["unreadable folders"]), followlinks=True)
+    for place, folders, files in walk:
+        below = Path(place).relative_to(folder).parts
+        links = {name for name in folders if os.path.islink(f"{place}/{name}")}
+        if not below or (below[1:] == () and below[0].lower() in TRAIN + TEST):
+            links = set()  # those of classes are followed
+        left_out.update(["links to folders"] * len(links))
+        folders[:] = [name for name in folders if not is_hidden(name) and name not in links]
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in SUFFIXES and not is_hidden(name):
+                found.append((*below, name))
+            elif not is_hidden(name):
+                left_out.update([f"{suffix} files" if suffix else "files without a suffix"])
     return sorted(found), left_out
 
 
@@ -112,7 +117,7 @@ def find_parts(files, folder):
 
 
 def subfolders(files, depth):
-    """The names of the folders at a depth that hold images, in the order of people: 2 before 10."""
+    """The names of the folders at a depth that hold images, in natural order: 2 before 10."""
     names = {file[depth] for file in files if len(file) > depth + 1}
     return sorted(names, key=lambda name: ([int(p) if p.isdecimal() else p for p in DIGITS.split(name)], name))
 
@@ -134,7 +139,7 @@ def find_classes(files, depth, name, left_out):
 
 
 def check_classes(folder, classes, tests):
-    """Raise UserError if there are too few or too many images or classes."""
+    """Raise UserError if there are too few images, too few or too many classes, or classes that cannot be used."""
     unknown = [name for name in tests if name not in classes]
     undecoded = [name for name in (*classes, folder.name) if not is_text(name)]
     if not classes:
@@ -211,7 +216,7 @@ def read_all(files, folder, cache):
 
 
 def stamp(path):
-    """The size of a file and when it was changed, in ns; nothing of a link to nothing."""
+    """The size of a file and when it was changed, in ns; () for a broken link."""
     try:
         status = os.stat(path)
     except OSError:
@@ -246,13 +251,14 @@ def decode_all(files):
 def to_bytes(values):
     """Values of any range, scaled to 0 to 255, and the values that became 0 and 255.
 
-    White is the least 2^n - 1 that is no smaller than any value: 1 for floats in [0, 1], 4,095 for 12 bits.
+    White is the least 2^n - 1 that is no smaller than any value: 1 for floats in [0, 1], 4,095 for 12 bits. With
+    negative values, the lowest is black and the highest white.
     """
     low = min(0.0, float(values.min()))
     high = float(values.max())
     if low == 0:
         high = 2.0 ** np.ceil(np.log2(max(high, 1) + 1)) - 1
-    return (values - low) * (255 / (high - low)), low, high
+    return (values - low) * (255 / ((high - low) or 1)), low, high
 
 
 def read_image(path):

@@ -13,7 +13,7 @@ from variants.priors import moments
 MOST_DIMS = 2  # of quadrature: with more latents, a lattice has too many cells
 EXTENTS = (6.5, 10, 15)  # from the mean of each of the prior's Gaussians to the end of the lattice, in deviations
 TILE_CELLS = 25
-HALVINGS = 4  # of a tile, at most: its cells are then an eightieth of the prior's deviation wide
+HALVINGS = 4  # of a tile, at most: with two latents, its cells are then an eightieth of the prior's deviation wide
 NEGLIGIBLE = 10  # nats below the largest tile, times the halvings left: coarse integrals are less certain
 TOLERANCE = 0.1  # of p(x): the midpoint rule converges so fast that the next halving changes far less
 LEAKAGE = 0.03  # of p(x), on the border of a lattice that is wide enough
@@ -44,8 +44,8 @@ class Estimate(NamedTuple):
 def estimate(model, images, k=None):
     """log p(x) by quadrature if the model has one or two latents, else by importance sampling: an Estimate.
 
-    It is of images (N, 784) uint8 on the model's device, with k draws around each mean: at least 2, and as many as take
-    a few seconds if None. The result is on the CPU: mps has no float64 for what is computed of it.
+    It is of images (N, 784) uint8 on the model's device, with k draws around each mean; if None, as many as take a few
+    seconds. The result is on the CPU: callers need float64, which mps lacks.
     """
     if model.latent_dim <= MOST_DIMS:
         return Estimate(quadrature(model, images).cpu())
@@ -68,8 +68,9 @@ def quadrature(model, images):
     """log p(x) as a sum over z: log of the integral of p(x|z) p(z), by the midpoint rule on a lattice.
 
     The lattice covers the prior in tiles of one standard deviation, which are halved where they count for an image.
-    Posteriors below a hundredth of the prior's deviation need more than HALVINGS. It is widened until little of p(x) is
-    on its border: an encoder whose divergence has a low weight puts images far from the prior.
+    Posteriors below a hundredth of the prior's deviation need more than HALVINGS. It is widened, to the last of EXTENTS
+    at most, until little of p(x) is on its border, on average over the images: an encoder whose divergence has a low
+    weight puts images far from the prior.
 
     Args:
         model: a VAE or WAE with one or two latents and any prior.
@@ -90,7 +91,8 @@ def quadrature(model, images):
 def halve(model, tiles, log_shares, x, log_p, halvings):
     """log of the integral over each of T tiles, (N, T), from first estimates log_shares (N, T) of it.
 
-    Tiles that count are halved until their share of p(x) settles; log_p (N,) is that of x as far as it is known.
+    Tiles that count are halved until their share of p(x) settles. log_p (N,) is that of x as far as it is known. The
+    result replaces log_shares.
     """
     counts = log_shares > log_shares.amax(1, keepdim=True) - NEGLIGIBLE * halvings
     for t in counts.any(0).nonzero().flatten().tolist():

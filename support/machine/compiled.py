@@ -25,32 +25,34 @@ class CannotCompile(Exception):
 
 
 def find_compile(name, device, steps):
-    """--compile with auto resolved: "on" for a run of so many steps that it pays, unless the environment forbids it."""
+    """--compile with auto resolved: "on" if the run has enough steps to repay it, unless the environment forbids it."""
     if name != "auto":
         return name
     forbidden = {os.environ.get("TORCH_COMPILE_DISABLE"), os.environ.get("TORCHDYNAMO_DISABLE")} - {None, "", "0"}
     return "on" if steps >= STEPS_THAT_PAY and device.type != "mps" and not forbidden else "off"
 
 
-def compiled_step(objective, eager):
+def compiled_step(eager):
     """A step like `eager`, compiled for whole batches: a program has one shape, and an epoch's last batch is smaller.
 
-    The first step of a run is eager as well, because it makes Adam's state. Where compiling fails, or the optimizer is
-    another one, so are all the others, after a line; if the user has named --compile on, a UserError is raised instead.
-    `objective` maps a model, images, eps and a Config to a loss and the losses to report.
+    The first step of a run is eager as well, because it makes Adam's state. If compiling fails, or the optimizer is not
+    plain Adam, a line says so, and all further steps are eager; if the user has named --compile on, it is a UserError.
     """
-    program = None
+    program = betas = None
 
     def step(run, images, eps):
-        nonlocal program
+        nonlocal program, betas
+        group = run.optimizer.param_groups[0]
         if len(images) != run.config.batch_size or not run.optimizer.state or run.config.compile == "off":
             return eager(run, images, eps)
         if program is None:
             try:
-                program = build(objective, run, images, eps)
+                program, betas = build(run, images, eps), group["betas"]
             except CannotCompile as error:
                 give_up(run, error)
                 return eager(run, images, eps)
+        if group["betas"] != betas:  # a scheduler has changed them; the program has its own
+            return eager(run, images, eps)
         return program(run, images, eps)
 
     return step
@@ -64,7 +66,7 @@ def give_up(run, error):
     run.config = dataclasses.replace(run.config, compile="off")
 
 
-def build(objective, run, images, eps):
+def build(run, images, eps):
     """The compiled step of a run, like `train.step`, for batches of the shape of these images and eps."""
     adam = run.optimizer
     group, *others = adam.param_groups
@@ -83,7 +85,8 @@ def build(objective, run, images, eps):
     n = len(weights)
 
     def loss(weights, fixed, images, eps):
-        return objective(lambda *x: functional_call(run.model, weights | fixed, x), images, eps, run.config)
+        weight = run.config.divergence_weight
+        return run.objective(lambda *x: functional_call(run.model, weights | fixed, x), images, eps, weight)
 
     def train_step(rate, scale, images, eps, *tensors):
         theta, m, v = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]

@@ -73,11 +73,10 @@ def broadcast(value):
     return box[0]
 
 
-def shared_step(objective):
+def shared_step():
     """The step of processes that train together: each one takes the gradient on its share of every batch.
 
-    DistributedDataParallel adds the gradients up during the backward pass, in buffers that last. `objective` maps a
-    model, images, eps and a Config to a loss and the losses to report.
+    DistributedDataParallel adds the gradients up during the backward pass, in buffers that last.
     """
     model = None
 
@@ -88,11 +87,10 @@ def shared_step(objective):
             model = torch.compile(model) if run.config.compile == "on" else model
         n = len(images)
         images, eps = (part.tensor_split(size())[rank()] for part in (images, eps))
-        loss, losses = objective(model, images, eps, run.config)
+        loss, losses = run.objective(model, images, eps, run.config.divergence_weight)
         run.optimizer.zero_grad()
-        # The gradients are averaged over the processes, and each loss is a mean over a share.
+        # The gradients are averaged over the processes, so the mean loss of a share is weighted by the share's size.
         (loss * (len(images) * size() / n)).backward()
-        torch.clear_autocast_cache()  # see `steps.eager_step`
         dist.all_reduce(losses)
         run.optimizer.step()
         run.scheduler.step()
@@ -107,6 +105,7 @@ def explain_lost_process():
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, getattr(dist, "DistError", ())) or any(w in str(error).lower() for w in NETWORK_WORDS):
+        is_network = isinstance(error, getattr(dist, "DistError", ()))
+        if size() > 1 and (is_network or any(word in str(error).lower() for word in NETWORK_WORDS)):
             raise UserError(f"process {rank()} stops: another process has ended or cannot be reached") from error
         raise

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from support.data.datasets import pixels
+from support.errors import UserError
 from support.machine import compiled, processes
 from support.machine.arithmetic import find_precision
 
@@ -16,32 +16,24 @@ def resolve_auto(config, device, steps):
     return dataclasses.replace(config, precision=precision, compile=compile)
 
 
+def choose_objective(config, plain):
+    """The objective of a run with this Config: `plain`, or the same with the layers in bfloat16."""
+    if config.precision == "float32":
+        return plain
+
+    def in_bfloat16(model, images, *others):
+        # A cache of the weights in bfloat16 would last as long as an autocast of the caller's: they would never change.
+        with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
+            return plain(model, images, *others)
+
+    return in_bfloat16
+
+
 def choose_step(config, plain):
-    """The step of a run with this Config: `plain`, unless it uses several processes, bfloat16 or compilation."""
+    """The step of a run with this Config: `plain`, unless it is compiled or shared by several processes."""
     if processes.size() > 1:
-        return processes.shared_step(objective)
-    step = plain if config.precision == "float32" else eager_step
-    return compiled.compiled_step(objective, step) if config.compile == "on" else step
-
-
-def eager_step(run, images, eps):
-    """`train.step`, also in bfloat16."""
-    loss, losses = objective(run.model, images, eps, run.config)
-    run.optimizer.zero_grad()
-    loss.backward()
-    torch.clear_autocast_cache()  # it would keep these weights for as long as an autocast of the caller's lasts
-    run.optimizer.step()
-    run.scheduler.step()
-    return losses
-
-
-def objective(model, images, eps, config):
-    """The mean of BCE + weight * divergence over images (N, 784) uint8, and the sums of both, (2,), in nats."""
-    x = pixels(images)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        bce, divergence, *_ = model(x, eps)
-    losses = torch.stack([bce.sum(), divergence.sum()])
-    return (losses[0] + config.divergence_weight * losses[1]) / len(images), losses.detach()
+        return processes.shared_step()
+    return compiled.compiled_step(plain) if config.compile == "on" else plain
 
 
 def check_parts(run):
@@ -53,3 +45,12 @@ def check_parts(run):
         )
     if run.scheduler.optimizer is not run.optimizer:
         raise ValueError("the scheduler is that of another optimizer: give the run a scheduler of run.optimizer")
+
+
+def check_finite(run, losses, epoch, where="batch {}"):
+    """Raise UserError, naming the epoch and the first bad batch, if losses (batches, 2) are not all finite."""
+    if len(bad := (~losses.isfinite()).any(1).nonzero()):
+        place = where.format(bad[0].item() + 1)
+        precision = " or --precision float32" if run.config.precision == "bfloat16" else ""
+        resume = f"; add --resume to go on from epoch {epoch - 1}" if epoch > 1 else ""
+        raise UserError(f"the loss is not finite in epoch {epoch}, {place}: name a lower --lr{precision}{resume}")

@@ -37,7 +37,7 @@ ARITHMETIC = (
 CONTENT_ERRORS = (KeyError, TypeError, ValueError, AttributeError)  # of a nested value that is not what it should be
 WAYS_OUT = "replace it with --overwrite, or name another --results_dir"
 AUTO = {"precision", "compile"}  # what auto chooses for them depends on the machine
-ALWAYS_THERE = ("float32", "off")  # of what --precision and --compile can be
+EVERYWHERE = ("float32", "off")  # values of --precision and --compile that every machine has
 LEARNING_RATE = {"--lr", "--schedule", "--epochs", "--batch_size"}  # what it depends on
 
 
@@ -72,18 +72,18 @@ def find_saved(config):
 
 
 def fill_open_flags(config, saved):
-    """The Config with which a command goes on: where it leaves a choice open, the saved run's own.
+    """The command's Config, every choice that it leaves open filled in from the saved run.
 
-    --resume leaves open every flag that is not named; --precision auto and --compile auto are open always. What auto
-    chose for the saved run is chosen again, as another machine may lack it.
+    --resume leaves open every flag that is not named, except where to compute; --precision auto and --compile auto are
+    open always. What auto chose for the saved run is chosen again unless every machine has it.
     """
     if saved is None:
         return config
-    own = {field.name for field in FLAGS} - config.named - {"resume", "results_dir"} if config.resume else set()
-    own |= {name for name in AUTO if getattr(config, name) == "auto"}
+    own = {name for name in AUTO if getattr(config, name) == "auto"}
+    if config.resume:
+        own |= {field.name for field in FLAGS} - config.named - {"resume", "results_dir", "device"}
     values = {name: getattr(saved.config, name) for name in own}
-    for name in own & AUTO - saved.named:
-        values[name] = values[name] if values[name] in ALWAYS_THERE else "auto"
+    values |= {name: "auto" for name in own & (AUTO - saved.named) if values[name] not in EVERYWHERE}
     return dataclasses.replace(config, **values, named=config.named | saved.named)
 
 
@@ -155,6 +155,9 @@ def restore(run, saved):
     else:
         with refuse_damage(path, Exception):
             run.scheduler.load_state_dict(saved.scheduler)
+    if data_changes(saved.data, run.dataset.checksums):  # the page's film cannot show images that are not there
+        for row in saved.history:
+            files.means(path.parent, row["epoch"]).unlink(missing_ok=True)
     run.history = saved.history
     best = best_of(saved.history)
     if best is saved.history[-1]:  # best.pt is written again
@@ -167,7 +170,7 @@ def restore(run, saved):
 
 
 def move_schedule(run, groups, epochs):
-    """Give the optimizer its own settings `groups` again, and the learning rate of a run after so many epochs."""
+    """Reset the optimizer's settings to `groups`, and move the schedule to the end of an epoch."""
     for group, new in zip(run.optimizer.param_groups, groups, strict=True):
         group.update({name: value for name, value in new.items() if name != "params"})
     run.scheduler.last_epoch = epochs * -(-len(run.dataset.train_images) // run.config.batch_size) - 1
@@ -176,17 +179,12 @@ def move_schedule(run, groups, epochs):
 
 
 def say_changes(run, saved):
-    """Print a line for each thing in which a continued run goes on otherwise than it began.
-
-    The film of the page cannot show the means of images that are no longer there: after other data, it begins anew.
-    """
+    """Print each way in which a continued run differs from its beginning."""
     for flag, there, here in differences(saved.config, run.config):
         print(f"Continuing with {flag} {here} in place of {there}")
     changed = data_changes(saved.data, run.dataset.checksums)
     if changed:
         print(f"Continuing on other data: {changed}")
-        for row in saved.history:
-            files.means(run.config.results_dir, row["epoch"]).unlink(missing_ok=True)
     threads = torch.get_num_threads()
     if saved.threads not in (None, threads):
         print(f"Continuing on {threads} threads in place of {saved.threads}: results may differ in their last digits")

@@ -104,9 +104,7 @@ class Config:
         (400,), "widths of the encoder's hidden layers; the decoder mirrors them", whole_number
     )
     dataset: str = flag(
-        "mnist",
-        "what to train on; DIR is a folder of images, with one sub-folder per class",
-        dataset_name,
+        "mnist", "what to train on; DIR is a folder of images, with one sub-folder per class", dataset_name
     )
     data_dir: Path = flag(default_data_dir, "where datasets are, or are downloaded to", directory, defines_run=False)
     results_dir: Path = flag(Path("results"), "where the run writes", directory, defines_run=False)
@@ -116,9 +114,7 @@ class Config:
     )
     input_dropout: float = flag(0.0, "share of the pixels that the encoder does not see in training", share)
     prior: str = flag(
-        "normal",
-        "p(z): N(0, I), a learned mixture of Gaussians, or the VampPrior",
-        one_of("normal", "mixture", "vamp"),
+        "normal", "p(z): N(0, I), a learned mixture of Gaussians, or the VampPrior", one_of("normal", "mixture", "vamp")
     )
     prior_components: int = flag(10, "Gaussians in a learned prior", whole_number)
     divergence: str = flag(

@@ -15,8 +15,8 @@ def open_run(config, begin):
     """Yield the run of a Config, alone in its directory: a new one, or the one that its checkpoint continues.
 
     Another run there is refused before data are downloaded and before a network is built. `begin` is
-    `train.begin`, from a Config and a dataset to a new Run. Raises UserError if the device, the other processes, the
-    directory, the data or the memory stand in the way.
+    `train.begin`, from a Config and a dataset to a new Run; run/ imports no train. Raises UserError if the device, the
+    other processes, the directory, the data or the memory prevent the run from starting.
     """
     device = devices.find_device(config.device)
     with (
@@ -29,9 +29,10 @@ def open_run(config, begin):
         saved = processes.broadcast(checkpoint.find_saved(config) if processes.is_first() else None)
         config = checkpoint.fill_open_flags(config, saved)
         if saved:
-            # MNIST, if it was not named, may yet give way to digits.
-            name = config.dataset if "dataset" in config.named else saved.config.dataset
-            checkpoint.check_same_run(dataclasses.replace(config, dataset=name), saved)
+            # MNIST, if it was not named, may be replaced by digits.
+            may_be_digits = "dataset" not in config.named and saved.config.dataset == "digits"
+            expected = dataclasses.replace(config, dataset="digits") if may_be_digits else config
+            checkpoint.check_same_run(expected, saved)
         dataset = load_dataset(config, saved)
         config = dataclasses.replace(config, dataset=dataset.name)
         if saved:
