@@ -192,6 +192,19 @@ def test_compiling_on_demand_without_a_compiler_is_refused_in_one_line(no_compil
     assert run_main(tmp_path / "results", *SMALL, "--epochs", 1, "--compile", "off").code == 0
 
 
+def test_compiler_that_fails_is_quoted(monkeypatch, run_main, tmp_path):
+    """As with a space in TMPDIR, which PyTorch does not quote."""
+
+    def fail(*graph, **options):
+        raise RuntimeError("C++ compile error\n\nCommand:\ng++ a.cpp\n\nOutput:\ng++: fatal error: no file /tmp/a\nend")
+
+    monkeypatch.setattr(torch._inductor, "standalone_compile", fail)
+    done = run_main(tmp_path, *SMALL, "--epochs", 1, "--compile", "on")
+    assert done.err == (
+        "main.py: error: torch.compile does not work here: g++: fatal error: no file /tmp/a; use --compile off\n"
+    )
+
+
 def test_choice_is_recorded_and_kept_by_a_continued_run(no_code_generation, run_main, tmp_path, no_drawing):
     assert run_main(tmp_path, *SMALL, "--epochs", 1, "--compile", "on").code == 0
     assert run_main(tmp_path, *SMALL, "--epochs", 2).code == 0

@@ -42,16 +42,15 @@ def compiled_step(eager):
 
     def step(run, images, eps):
         nonlocal program, betas
-        group = run.optimizer.param_groups[0]
         if len(images) != run.config.batch_size or not run.optimizer.state or run.config.compile == "off":
             return eager(run, images, eps)
         if program is None:
             try:
-                program, betas = build(run, images, eps), group["betas"]
+                program, betas = build(run, images, eps), run.optimizer.param_groups[0]["betas"]
             except CannotCompile as error:
                 give_up(run, error)
                 return eager(run, images, eps)
-        if group["betas"] != betas:  # a scheduler has changed them; the program has its own
+        if run.optimizer.param_groups[0]["betas"] != betas:  # a scheduler has changed them; the program has its own
             return eager(run, images, eps)
         return program(run, images, eps)
 
@@ -142,7 +141,8 @@ def compile_program(function, example):
             traced = make_fx(function, tracing_mode="fake")(*example)
             return torch._inductor.standalone_compile(traced, example, **options)
         except Exception as error:  # what a missing or broken compiler raises is no closed list
-            raise CannotCompile(first_line(getattr(error, "inner_exception", error))) from error
+            reason = str(getattr(error, "inner_exception", error)).rpartition("Output:\n")[2]  # of the C++ compiler
+            raise CannotCompile(first_line(reason or type(error).__name__)) from error
 
 
 @contextlib.contextmanager
