@@ -44,7 +44,7 @@ def save_means(run, result):
     rows = shown(run.dataset.test_labels.cpu().numpy())
     buffer = io.BytesIO()
     np.save(buffer, halved(result.test.mu.numpy()[rows]))
-    storage.try_write(files.means(run.config.results_dir, result.row["epoch"]), buffer.getvalue())
+    storage.try_write(files.latent_array(run.config.results_dir, result.row["epoch"]), buffer.getvalue())
 
 
 def write(config, dataset, history):
@@ -67,7 +67,9 @@ def write(config, dataset, history):
     model = load_best(config, history)
     rows = shown(dataset.test_labels.cpu().numpy())
     images = dataset.test_images.cpu()[rows]
-    epochs = film_epochs([row["epoch"] for row in history if files.means(folder, row["epoch"]).exists()], history)
+    epochs = film_epochs(
+        [row["epoch"] for row in history if files.latent_array(folder, row["epoch"]).exists()], history
+    )
     with torch.no_grad():
         means = model.encode(pixels(images))[0].numpy()
         mu, logvar = model.prior.components()
@@ -148,7 +150,7 @@ def film(folder, epochs, n):
     """The means of n digits after some epochs, (epochs, n, 2). Raises UserError if a file holds anything else."""
     means = np.empty((len(epochs), n, 2), np.float16)
     for i, epoch in enumerate(epochs):
-        path = files.means(folder, epoch)
+        path = files.latent_array(folder, epoch)
         with naming(path):
             content = io.BytesIO(path.read_bytes())
         try:

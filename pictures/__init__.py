@@ -123,7 +123,7 @@ def steady_plane(run, mu):
     They are kept in a file, so that those of the next epoch agree with them, also in a continued run.
     """
     centre, axes = principal_plane(mu)
-    paths = [files.means(run.config.results_dir, len(run.history) - ago) for ago in (1, 0)]
+    paths = [files.latent_array(run.config.results_dir, len(run.history) - ago) for ago in (1, 0)]
     with contextlib.suppress(OSError, ValueError, EOFError, RuntimeError):  # none, or another run's
         axes = align(axes, torch.from_numpy(np.load(paths[0])))
     buffer = io.BytesIO()

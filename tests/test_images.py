@@ -296,11 +296,11 @@ LAYOUTS = {
     ),
     "one folder of folders": (
         {"pets/pets/cat": 7, "pets/pets/dog": 7},
-        (f"12 images, and 2 to test, in 2 classes: cat, dog; pets/pets is all that it holds, and is read; {SEVENTH}"),
+        (f"12 images, and 2 to test, in 2 classes: cat, dog; everything lies in pets/pets, which is read; {SEVENTH}"),
     ),
     "only train": (
         {"train/a": 7, "train/b": 7},
-        (f"12 images, and 2 to test, in 2 classes: a, b; train is all that it holds, and is read; {SEVENTH}"),
+        (f"12 images, and 2 to test, in 2 classes: a, b; everything lies in train, which is read; {SEVENTH}"),
     ),
     "flat": ({".": 7}, f"6 images, and 1 to test, in 1 class: images; {SEVENTH}"),
     "numbers": (
@@ -311,14 +311,14 @@ LAYOUTS = {
         {"images": 7, "annotations/trimaps": 7},
         (
             "12 images, and 2 to test, in 2 classes: annotations, images; "
-            f"{SEVENTH}; part of the class above them: annotations/trimaps"
+            f"{SEVENTH}; merged into the class above them: annotations/trimaps"
         ),
     ),
     "a copy one level down": (
         {"cat": 7, "dog": 7, "pets/cat": 7, "pets/dog": 7},
         (
             "24 images, and 4 to test, in 3 classes: cat, dog, pets; "
-            f"{SEVENTH}; part of the class above them: pets/cat, pets/dog"
+            f"{SEVENTH}; merged into the class above them: pets/cat, pets/dog"
         ),
     ),
     "loose images": (

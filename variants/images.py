@@ -56,7 +56,7 @@ def load_folder(folder, cache=None):
     images, found = read_all([file for files in ordered for file in files], folder, cache)
     labels = np.repeat([*range(len(classes))] * 2, [len(files) for files in ordered])
     below = sorted({"/".join(file[depth:-1]) for part, depth in parts for file in part if len(file) > depth + 2})
-    notes += [f"part of the class above them: {', '.join(below[:10])}"] if below else []
+    notes += [f"merged into the class above them: {', '.join(below[:10])}"] if below else []
     notes += found
     if left_out:
         notes.append(f"left out: {', '.join(f'{n:,} {what}' for what, n in left_out.most_common(10))}")
@@ -95,7 +95,7 @@ def find_parts(files, folder):
     Raises UserError if only one of them has classes.
     """
     depth = enter(files, 0)
-    notes = [f"{'/'.join(files[0][:depth])} is all that it holds, and is read"] if depth else []
+    notes = [f"everything lies in {'/'.join(files[0][:depth])}, which is read"] if depth else []
     tops = subfolders(files, depth)
     trains = [name for name in tops if name.lower() in TRAIN]
     tests = sorted((name for name in tops if name.lower() in TEST), key=lambda name: TEST.index(name.lower()))

@@ -157,7 +157,7 @@ def restore(run, saved):
             run.scheduler.load_state_dict(saved.scheduler)
     if data_changes(saved.data, run.dataset.checksums):  # the page's film cannot show images that are not there
         for row in saved.history:
-            files.means(path.parent, row["epoch"]).unlink(missing_ok=True)
+            files.latent_array(path.parent, row["epoch"]).unlink(missing_ok=True)
     run.history = saved.history
     best = best_of(saved.history)
     if best is saved.history[-1]:  # best.pt is written again

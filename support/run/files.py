@@ -21,8 +21,8 @@ def frame(folder, kind, epoch):
     return folder / kind / f"epoch_{epoch:03d}.png"
 
 
-def means(folder, epoch):
-    """The path of an epoch's latent means, which the explorer shows."""
+def latent_array(folder, epoch):
+    """The path of the array beside a latent frame: its means for the explorer, or the axes of a frame's plane."""
     return frame(folder, "latent", epoch).with_suffix(".npy")
 
 
