@@ -3,6 +3,7 @@
 Wu et al. (2017, arXiv:1611.04273) evaluate decoders in this way.
 """
 
+import functools
 import math
 from itertools import pairwise
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from model import bce, log_normal
+from studies import hmc
 
 LEAPS = 4  # leapfrog steps per trajectory of Hamiltonian Monte Carlo
 ENDS = 4  # the temperatures are a sigmoid from -ENDS to ENDS, dense at both ends
@@ -18,21 +20,18 @@ ACCEPTED = 0.7  # the share of trajectories at which the size of the steps aims
 
 
 class Point(NamedTuple):
-    """Where C chains of N images are, and both log densities there with their gradients."""
+    """Where C chains of N images are: the fields of hmc.Point for q(z)^(1 - b) p(x, z)^b, and how they grow with b."""
 
     z: torch.Tensor  # (C, N, latent_dim)
-    log_q: torch.Tensor  # (C, N)
-    log_joint: torch.Tensor  # (C, N), log p(x, z)
-    gradient_q: torch.Tensor  # (C, N, latent_dim)
-    gradient_joint: torch.Tensor
+    log_density: torch.Tensor  # (C, N)
+    gradient: torch.Tensor  # (C, N, latent_dim)
+    log_ratio: torch.Tensor  # (C, N), log p(x, z) - log q(z)
+    ratio_gradient: torch.Tensor  # (C, N, latent_dim)
 
-    def log_density(self, b):
-        """log of q(z)^(1 - b) p(x, z)^b, (C, N)."""
-        return torch.lerp(self.log_q, self.log_joint, b)
-
-    def gradient(self, b):
-        """The gradient of `log_density` in z."""
-        return torch.lerp(self.gradient_q, self.gradient_joint, b)
+    def warmed(self, step):
+        """The same place with b larger by a step."""
+        log_density = self.log_density + step * self.log_ratio
+        return self._replace(log_density=log_density, gradient=self.gradient + step * self.ratio_gradient)
 
 
 def log_p(model, x, proposal, chains, temperatures, source):
@@ -49,37 +48,22 @@ def log_p(model, x, proposal, chains, temperatures, source):
     """
     mu, logvar = proposal
     sigma = torch.exp(0.5 * logvar)
-    point = evaluate(model, x, proposal, mu + sigma * torch.randn(chains, *mu.shape, generator=source))
+    point = evaluate(model, x, proposal, 0, mu + sigma * torch.randn(chains, *mu.shape, generator=source))
     size = torch.full((len(x), 1), FIRST_STEP)
     log_weights = torch.zeros(chains, len(x))
     schedule = torch.linspace(-ENDS, ENDS, temperatures + 1).sigmoid()
     schedule = (schedule - schedule[0]) / (schedule[-1] - schedule[0])
     for before, b in pairwise(schedule.tolist()):
-        log_weights += (b - before) * (point.log_joint - point.log_q)
-        momentum = torch.randn(point.z.shape, generator=source)
-        end, end_momentum = point, momentum
-        for _ in range(LEAPS):
-            half = end_momentum + 0.5 * size * sigma * end.gradient(b)
-            end = evaluate(model, x, proposal, end.z + size * sigma * half)
-            end_momentum = half + 0.5 * size * sigma * end.gradient(b)
-        gain = end.log_density(b) - point.log_density(b)
-        gain += 0.5 * (momentum.square() - end_momentum.square()).sum(-1)
-        accepted = torch.rand(gain.shape, generator=source).log() < gain
-        point = Point(*(torch.where(match(accepted, new), new, old) for new, old in zip(end, point, strict=True)))
+        log_weights += (b - before) * point.log_ratio
+        at = functools.partial(evaluate, model, x, proposal, b)
+        point, accepted = hmc.move(at, point.warmed(b - before), size * sigma, LEAPS, source)
         size *= torch.where(accepted.float().mean(0) > ACCEPTED, 1.05, 0.95).unsqueeze(1)
     return log_weights.logsumexp(0) - math.log(chains)
 
 
-def match(accepted, values):
-    """accepted (C, N) with a last axis if the values have one."""
-    return accepted.unsqueeze(-1) if values.dim() == 3 else accepted
-
-
-@torch.enable_grad()
-def evaluate(model, x, proposal, z):
-    """The Point at z (C, N, latent_dim)."""
-    z = z.detach().requires_grad_()
-    log_q = log_normal(z, *proposal)
-    log_joint = model.prior.log_prob(z) - bce(model.decode(z), x.expand(len(z), *x.shape))
-    gradients = [torch.autograd.grad(values.sum(), z)[0] for values in (log_q, log_joint)]
-    return Point(z.detach(), log_q.detach(), log_joint.detach(), *gradients)
+def evaluate(model, x, proposal, b, z):
+    """The Point at z (C, N, latent_dim) for a temperature b."""
+    log_q = hmc.evaluate(lambda z: log_normal(z, *proposal), z)
+    log_joint = hmc.evaluate(lambda z: model.prior.log_prob(z) - bce(model.decode(z), x.expand(len(z), *x.shape)), z)
+    ratio, ratio_gradient = (new - old for new, old in zip(log_joint[1:], log_q[1:], strict=True))
+    return Point(z, log_q.log_density + b * ratio, log_q.gradient + b * ratio_gradient, ratio, ratio_gradient)
