@@ -75,9 +75,14 @@ class Result(NamedTuple):
         return checkpoint.load_model(self.config.results_dir / "best.pt")
 
 
-def parse(description):
-    """The flags of a study: data_dir, results_dir, quick and overwrite. Makes results_dir."""
+def parse(description, names=()):
+    """The flags of a study: data_dir, results_dir, quick and overwrite, and dataset if several names may be given.
+
+    Makes results_dir.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    if names:
+        parser.add_argument("--dataset", choices=names, default=names[0])
     parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
     parser.add_argument("--results_dir", "--results-dir", type=directory, default=Path("results/studies"))
     parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits: does the study work?")

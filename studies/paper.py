@@ -1,25 +1,23 @@
-"""The paper's Figure 2: AEVB and the wake-sleep algorithm on MNIST: python -m studies.paper [--quick]
+"""The paper's Figure 2: AEVB and the wake-sleep algorithm: python -m studies.paper [--dataset frey_face] [--quick]
 
-The bound on training and test images against the number of images seen, for five sizes of z, with the networks and the
+The bound on training and test images against the number of images seen, for each size of z, with the networks and the
 optimiser of the paper's section 5. The answer is in docs/studies.md; a first reader can skip this file.
 """
 
 import functools
 import itertools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 import train
 from model import VAE, bce, log_normal
-from studies import common
+from studies import common, frey
 from support.machine.arithmetic import fast_arithmetic
 from support.run.config import Config
 
-LATENT_DIMS = (3, 5, 10, 20, 200)
-QUICK_DIMS = (3, 20)
-HIDDEN = 500  # tanh units
 BATCH = 100
 DEVIATION = 0.01  # of the first weights, N(0, 0.01): the first author's library (anglepy) reads it so
 RATES = (0.01, 0.02, 0.1)  # Adagrad's, one of which is chosen for each run
@@ -27,13 +25,61 @@ SEED = 1
 PER_DECADE = 8  # measurements
 FIRST = 10_000  # images seen before the first measurement
 SEARCH = 100_000  # images seen before the choice of a rate
-LAST = 10_000_000
 QUICK_FIRST = QUICK_SEARCH = 500
 QUICK_LAST = 5_000
 METHODS = ("AEVB", "wake-sleep")
 COLORS = {"AEVB": "#c4483d", "wake-sleep": "#2e8b57"}
 STYLES = {"train": "-", "test": "--"}
-BOUNDS = (-210, -95)  # the axis, nats per image
+
+
+class Run(NamedTuple):
+    """What tells the runs apart."""
+
+    method: str
+    latent_dim: int
+    hidden: int = 500  # tanh units in each network
+    last: int = 10_000_000  # images seen in all
+    split: str = ""  # this and the rest: of Frey Face
+    fold: int = frey.FOLDS - 1  # that is held out
+    variance: str = "image"
+    floor: float = 0.0
+    decay: float = 1.0  # the precision of the prior N(0, I) of the weights
+
+    @property
+    def name(self):
+        """Of its file."""
+        return ",".join(f"{field}={value}" for field, value in self._asdict().items() if value != "")
+
+
+class Half(NamedTuple):
+    """A half of the figure: the sizes of z, the axis in nats per image, and the fields of Run for all its runs."""
+
+    latent_dims: tuple[int, ...]
+    limits: tuple[float, float]
+    settings: dict
+    methods: dict  # from a split to the methods
+
+
+HALVES = {
+    "mnist": Half((3, 5, 10, 20, 200), (-210, -95), {}, {"": METHODS}),
+    "frey_face": Half(
+        (2, 5, 10, 20), (0, 1600), {"hidden": 200, "last": 1_000_000}, {"random": METHODS, "film": ("AEVB",)}
+    ),
+}
+
+
+class BernoulliVAE(VAE):
+    """A VAE that says -log p(x|z) of binary pixels, and draws them: what training by wake-sleep needs."""
+
+    def energy(self, z, x):
+        """-log p(x|z): z (..., latent_dim), x (..., image_dim) -> (...)."""
+        return bce(self.decode(z), x)
+
+    def draw(self, z):
+        """A draw of p(x|z)."""
+        probabilities = self.decode(z).sigmoid()
+        # torch.bernoulli takes three times as long.
+        return (torch.rand_like(probabilities) < probabilities).float()
 
 
 class WakeSleep(nn.Module):
@@ -55,59 +101,76 @@ class WakeSleep(nn.Module):
             eps: (N, latent_dim), draws of N(0, I).
 
         Returns: wake (N,) = -log p(x|z), where -log p(z) is left out because p(z) has no weights, and
-            sleep (N,) = -log q(z|x) of as many dreams, with binary pixels.
+            sleep (N,) = -log q(z|x) of as many dreams, whose pixels are drawn.
         """
         with torch.no_grad():
             z = self.model.reparameterize(*self.model.encode(x), eps)
             dream_z = self.model.prior.sample(len(x))
-            probabilities = self.model.decode(dream_z).sigmoid()
-            # torch.bernoulli takes three times as long.
-            dream_x = (torch.rand_like(probabilities) < probabilities).float()
-        wake = bce(self.model.decode(z), x)
+            dream_x = self.model.draw(dream_z)
+        wake = self.model.energy(z, x)
         sleep = -log_normal(dream_z, *self.model.encode(dream_x))
         return wake, sleep
 
 
 def main():
-    flags = common.parse(__doc__)
-    latent_dims = QUICK_DIMS if flags.quick else LATENT_DIMS
-    common.load_dataset(flags)  # missing data are noticed here, once
-    runs = {f"{method},latent_dim={d}": (method, d) for d in latent_dims for method in METHODS}
-    curves = common.in_parallel(functools.partial(measure_curve, flags), runs)
+    flags = common.parse(__doc__, tuple(HALVES))
+    half = HALVES[flags.dataset]
+    latent_dims = half.latent_dims[::3] if flags.quick else half.latent_dims
+    runs = [
+        Run(method, latent_dim, split=split, **half.settings)
+        for split, methods in half.methods.items()
+        for latent_dim, method in itertools.product(latent_dims, methods)
+    ]
+    load(flags, runs[0])  # missing data are noticed here, once
+    curves = common.in_parallel(functools.partial(measure_curve, flags), {run.name: run for run in runs})
     rows = [row for curve in curves for row in curve]
-    common.write_csv(flags.results_dir / "paper.csv", rows)
-    draw_curves(rows, latent_dims).savefig(flags.results_dir / "paper.png")
+    name = "paper" if flags.dataset == "mnist" else f"paper_{flags.dataset}"
+    common.write_csv(flags.results_dir / f"{name}.csv", rows)
+    draw_curves(rows, half, latent_dims).savefig(flags.results_dir / f"{name}.png")
     print_bounds(rows)
 
 
+def load(flags, run):
+    """The dataset of a run."""
+    return frey.load(flags, run.split, run.fold) if run.split else common.load_dataset(flags)
+
+
 def measure_curve(flags, run):
-    """Train a run at the best of RATES; or only read its curve, if an earlier study finished it.
+    """Train a run, or find it done. Returns dicts with its settings, its rate, and the fields of `train_curve`."""
+    return train_once(flags, run)["rows"]
 
-    Args:
-        run: its method and latent_dim.
 
-    Returns: dicts with latent_dim, method, rate, and the fields of `train_curve`.
-    """
-    method, latent_dim = run
-    path = flags.results_dir / "runs" / f"{method},latent_dim={latent_dim}.pt"
-    identity = repr((run, spans(flags), RATES, HIDDEN, BATCH, DEVIATION, SEED, PER_DECADE))
+def load_model(flags, run):
+    """The model of a run, trained or found done."""
+    model = build(run, load(flags, run).train_images.shape[1])
+    model.load_state_dict(train_once(flags, run)["weights"])
+    return model.requires_grad_(False)
+
+
+def train_once(flags, run):
+    """Train a run at the best of RATES, or read what an earlier study saved: its rows, and the weights of its model."""
+    path = flags.results_dir / "runs" / f"{run.name}.pt"
+    first, search, last = spans(flags, run.last)
+    identity = repr((run, first, search, last, RATES, BATCH, DEVIATION, SEED, PER_DECADE))
     saved = common.load_saved(path, identity, flags.overwrite)
     if saved:
         return saved
-    dataset = common.load_dataset(flags)
-    first, search, last = spans(flags)
+    dataset = load(flags, run)
     with fast_arithmetic():
-        firsts = {rate: train_curve(*begin(dataset, latent_dim, method, rate), [search])[-1] for rate in RATES}
+        firsts = {rate: train_curve(*begin(dataset, run, rate), [search])[-1] for rate in RATES}
         rate = max(RATES, key=lambda rate: firsts[rate]["train"])
-        points = train_curve(*begin(dataset, latent_dim, method, rate), spaced(first, last))
-    rows = [{"latent_dim": latent_dim, "method": method, "rate": rate} | point for point in points]
-    common.save(path, identity, rows)
-    return rows
+        trained, model = begin(dataset, run, rate)
+        points = train_curve(trained, model, spaced(first, last))
+    settings = {"split": run.split} if run.split else {}
+    settings |= {"latent_dim": run.latent_dim, "method": run.method, "rate": rate}
+    saved = {"rows": [settings | point for point in points], "weights": model.state_dict()}
+    common.save(path, identity, saved)
+    return saved
 
 
-def spans(flags):
+def spans(flags, last):
     """The images seen before the first measurement, before the choice of a rate, and in all."""
-    return (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, SEARCH, LAST)
+    return (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, min(SEARCH, last // 20), last)
 
 
 def spaced(first, last):
@@ -120,46 +183,37 @@ def spaced(first, last):
         numbers.append(number)
 
 
-def begin(dataset, latent_dim, method, rate):
-    """A new run with the paper's networks and optimiser, and the model whose bound it improves."""
-    config = Config(seed=SEED, latent_dim=latent_dim, batch_size=BATCH, lr=rate, precision="float32")
+def begin(dataset, run, rate):
+    """A new train.Run with the paper's networks and optimiser, and the model whose bound it improves."""
+    config = Config(seed=SEED, latent_dim=run.latent_dim, batch_size=BATCH, lr=rate, precision="float32")
     torch.manual_seed(config.seed)
-    model = tanh_vae(latent_dim)
-    objective = model if method == "AEVB" else WakeSleep(model)
+    model = build(run, dataset.train_images.shape[1])
+    objective = WakeSleep(model) if run.method == "wake-sleep" else model
     # The prior N(0, I) of the weights adds half their squared norm to the loss of all N images.
-    decay = 1 / len(dataset.train_images)
+    decay = run.decay / len(dataset.train_images)
     optimizer = torch.optim.Adagrad(model.parameters(), rate, weight_decay=decay, fused=True)
     return train.Run(config, dataset, objective, optimizer, train.make_scheduler(config, optimizer, steps=1)), model
 
 
-def tanh_vae(latent_dim, hidden_dim=HIDDEN, image_dim=784):
-    """The paper's networks: a VAE with tanh units, all its weights and biases from N(0, 0.01)."""
-    model = VAE(latent_dim, (hidden_dim,), image_dim)
+def build(run, image_dim):
+    """The paper's networks for a run."""
+    if not run.split:
+        return tanh_vae(run.latent_dim, run.hidden, image_dim)
+    return initialise(frey.GaussianVAE(run.latent_dim, run.hidden, image_dim, run.variance, run.floor))
+
+
+def tanh_vae(latent_dim, hidden_dim=500, image_dim=784):
+    """The paper's networks for MNIST."""
+    return initialise(BernoulliVAE(latent_dim, (hidden_dim,), image_dim))
+
+
+def initialise(model):
+    """Give a VAE tanh units, and draw all its weights and biases from N(0, 0.01)."""
     for network in (model.encoder, model.decoder):
         network[1] = nn.Tanh()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=DEVIATION)
     return model
-
-
-def train_curve(run, model, numbers):
-    """Train through the epoch in which the last of the numbers of images is seen; measure the bound after each of them.
-
-    Returns: dicts with the number of images seen, and the bound on training and test images, in nats per image.
-    """
-    n = len(run.dataset.train_images)
-    test_images = run.dataset.test_images
-    train_images = run.dataset.train_images[:: n // len(test_images)]  # as many
-    points = []
-
-    def measure(epoch, batch, losses):
-        seen = (epoch - 1) * n + (batch + 1) * BATCH
-        if seen in numbers:
-            points.append({"images": seen, "train": bound(model, train_images), "test": bound(model, test_images)})
-
-    for epoch in range(1, -(-numbers[-1] // n) + 1):
-        train.train_epoch(run, epoch, measure)
-    return points
 
 
 def bound(model, images):
@@ -169,17 +223,48 @@ def bound(model, images):
     return -math.inf if math.isnan(total) else -total  # a rate that is too high must not be the best
 
 
-def draw_curves(rows, latent_dims):
-    """The figure: a panel for each size of z, in it the bound on training and test images by both methods."""
-    figure = common.new_figure(1230, 330)
-    for axes, latent_dim in zip(figure.subplots(1, len(latent_dims), sharey=True), latent_dims, strict=True):
-        for method, (part, style) in itertools.product(METHODS, STYLES.items()):
-            mine = [row for row in rows if (row["latent_dim"], row["method"]) == (latent_dim, method)]
-            bounds = [row[part] for row in mine]
+def bounds(model, train_images, test_images):
+    """The bound on both sets of images."""
+    return {"train": bound(model, train_images), "test": bound(model, test_images)}
+
+
+def train_curve(run, model, numbers, figures=bounds, train_epoch=train.train_epoch):
+    """Train until the last of the numbers of images is seen; measure after the first batch with each of them.
+
+    Args:
+        figures: from the model and equally many training and test images to a dict.
+        train_epoch: as in train.py.
+
+    Returns: dicts with the number of images seen and the figures.
+    """
+    n = len(run.dataset.train_images)
+    test_images = run.dataset.test_images
+    train_images = run.dataset.train_images[:: max(1, n // len(test_images))]
+    points = []
+
+    def measure(epoch, batch, losses):
+        seen = (epoch - 1) * n + min((batch + 1) * BATCH, n)
+        if len(points) < len(numbers) and seen >= numbers[len(points)]:
+            points.append({"images": seen} | figures(model, train_images, test_images))
+
+    for epoch in range(1, -(-numbers[-1] // n) + 1):
+        train_epoch(run, epoch, measure)
+    return points
+
+
+def draw_curves(rows, half, latent_dims):
+    """The figure: a panel for each size of z and each split, in it the bound on training and test images."""
+    figure = common.new_figure(1230, 30 + 300 * len(half.methods))
+    panels = figure.subplots(len(half.methods), len(latent_dims), sharey=True).flat
+    for axes, (split, latent_dim) in zip(panels, itertools.product(half.methods, latent_dims), strict=True):
+        for method, (part, style) in itertools.product(half.methods[split], STYLES.items()):
+            wanted = (split, latent_dim, method)
+            mine = [row for row in rows if (row.get("split", ""), row["latent_dim"], row["method"]) == wanted]
+            values = [row[part] for row in mine]
             images = [row["images"] for row in mine]
-            axes.plot(images, bounds, style, color=COLORS[method], linewidth=1.3, label=f"{method}, {part}")
-        axes.set_title(f"$N_z$ = {latent_dim}", fontsize=11)
-        axes.set(xscale="log", xlabel="training images seen", ylim=BOUNDS)
+            axes.plot(images, values, style, color=COLORS[method], linewidth=1.3, label=f"{method}, {part}")
+        axes.set_title(f"$N_z$ = {latent_dim}{', last fifth held out' * (split == 'film')}", fontsize=11)
+        axes.set(xscale="log", xlabel="training images seen", ylim=half.limits)
         axes.grid(color="#e8e8e8", linewidth=0.6)
     figure.axes[0].set_ylabel("bound, nats per image")
     figure.axes[0].legend(frameon=False, fontsize=8, loc="upper left")
@@ -188,11 +273,9 @@ def draw_curves(rows, latent_dims):
 
 def print_bounds(rows):
     """Print the table: each run's rate and last bounds."""
-    last = {(row["latent_dim"], row["method"]): row for row in rows}
-    common.print_rows(
-        ("latents", "method", "rate", "images", "train", "test"),
-        [(*list(row.values())[:4], f"{row['train']:.2f}", f"{row['test']:.2f}") for row in last.values()],
-    )
+    last = {tuple(row.values())[:-4]: row for row in rows}.values()
+    cells = [(*list(row.values())[:-2], f"{row['train']:.2f}", f"{row['test']:.2f}") for row in last]
+    common.print_rows(rows[0], cells)
 
 
 if __name__ == "__main__":
