@@ -342,10 +342,13 @@ def show_means(axes, mu, labels):
 
 def show_draws(axes, model, n):
     """Show n decoded draws from a model's prior, ten in a row."""
-    images = model.sample(n, generator(DRAWS_SEED)).view(-1, 10, IMAGE_SIDE, IMAGE_SIDE)
-    padded = torch.nn.functional.pad(images, (GAP,) * 4)
-    sheet = padded.permute(0, 2, 1, 3).reshape(-1, 10 * (IMAGE_SIDE + 2 * GAP))
-    axes.imshow(1 - sheet, cmap="gray", vmin=0, vmax=1)
+    show_images(axes, 1 - model.sample(n, generator(DRAWS_SEED)).view(-1, 10, IMAGE_SIDE, IMAGE_SIDE))
+
+
+def show_images(axes, images):
+    """Show grey images (rows, columns, height, width), values in [0, 1], on white."""
+    padded = torch.nn.functional.pad(images, (GAP,) * 4, value=1)
+    axes.imshow(padded.permute(0, 2, 1, 3).flatten(2).flatten(0, 1), cmap="gray", vmin=0, vmax=1)
     axes.axis("off")
 
 

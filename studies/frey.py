@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from model import VAE
+from pictures import SIDE, manifold_grid
 from studies import common
 from support.data.datasets import Dataset, pixels
 from support.errors import UserError, load_package
@@ -22,17 +23,18 @@ SHAPE = (28, 20)
 FRAMES = 1965
 FOLDS = 5
 SPLIT_SEED = 1
-CELLS = 80  # per standard deviation of the prior and axis, of the quadrature
+CELLS = 40  # per standard deviation of the prior and axis, of the quadrature
 CELLS_AT_A_TIME = 4096
+DRAWS = 50  # of each model
 
 
 def load(flags, split, fold=FOLDS - 1):
-    """The frames as a Dataset with one fold of FOLDS held out. --quick: scikit-learn's digits in place of the frames.
+    """The frames as a Dataset with one fold of FOLDS held out. --quick: the upper 20 rows of scikit-learn's digits.
 
     Args:
         split: "film": a fold is a stretch of the film; "random": its frames are drawn.
     """
-    images = common.load_dataset(flags).train_images if flags.quick else read(flags.data_dir)
+    images = common.load_dataset(flags).train_images[:, : math.prod(SHAPE)] if flags.quick else read(flags.data_dir)
     n = len(images)
     order = torch.arange(n) if split == "film" else torch.randperm(n, generator=generator(SPLIT_SEED))
     held_out = torch.zeros(n, dtype=torch.bool)
@@ -118,5 +120,17 @@ def log_p(model, images, cells=CELLS):
     lattice = likelihood.lattice(model, cells)
     parts = zip(lattice.z.split(CELLS_AT_A_TIME), lattice.log_mass.split(CELLS_AT_A_TIME), strict=True)
     x = pixels(images)
-    sums = [(model.log_likelihoods(z, x) + log_mass).logsumexp(1) for z, log_mass in parts]
-    return torch.stack(sums).logsumexp(0)
+    return torch.stack([(model.log_likelihoods(z, x) + mass).logsumexp(1) for z, mass in parts]).logsumexp(0)
+
+
+@torch.no_grad()
+def draw_faces(models):
+    """The paper's Figures 4 and 5: the manifold of the first model, which has two latents, and draws of all of them."""
+    figure = common.new_figure(1230, 420)
+    panels = figure.subplots(1, 1 + len(models), width_ratios=(2, *[1] * len(models)))
+    manifold = models[0].decode(manifold_grid(models[0].prior, torch.zeros(1, 2))).sigmoid()
+    for axes, model in zip(panels, [None, *models], strict=True):
+        faces = model.sample(DRAWS, generator(common.DRAWS_SEED)) if model else manifold
+        common.show_images(axes, faces.view(-1, 5 if model else SIDE, *SHAPE))
+        axes.set_title(f"draws, {model.latent_dim}-D" if model else "the manifold, 2-D", fontsize=11)
+    return figure

@@ -30,6 +30,12 @@ QUICK_LAST = 5_000
 METHODS = ("AEVB", "wake-sleep")
 COLORS = {"AEVB": "#c4483d", "wake-sleep": "#2e8b57"}
 STYLES = {"train": "-", "test": "--"}
+FREY_COLUMNS = ("split", "fold", "variance", "floor", "decay")
+SPLITS = {"random": "", "film": ", last fifth held out"}  # of Frey Face
+CHANGES = ({"variance": "pixel"}, {"variance": "shared"}, {"floor": 0.02}, {"decay": 0.0})
+QUICK_DIMS = (2, 3, 20)
+QUICK_RUNS = 8
+QUICK_CELLS = 10
 
 
 class Run(NamedTuple):
@@ -51,21 +57,18 @@ class Run(NamedTuple):
         return ",".join(f"{field}={value}" for field, value in self._asdict().items() if value != "")
 
 
-class Half(NamedTuple):
-    """A half of the figure: the sizes of z, the axis in nats per image, and the fields of Run for all its runs."""
-
-    latent_dims: tuple[int, ...]
-    limits: tuple[float, float]
-    settings: dict
-    methods: dict  # from a split to the methods
-
-
-HALVES = {
-    "mnist": Half((3, 5, 10, 20, 200), (-210, -95), {}, {"": METHODS}),
-    "frey_face": Half(
-        (2, 5, 10, 20), (0, 1600), {"hidden": 200, "last": 1_000_000}, {"random": METHODS, "film": ("AEVB",)}
-    ),
+FREY = {"hidden": 200, "last": 1_000_000, "split": "random"}
+SHORT = FREY | {"last": 316_300}
+RUNS = {
+    "mnist": [Run(method, d) for d in (3, 5, 10, 20, 200) for method in METHODS],
+    "frey_face": [
+        *(Run(method, d, **FREY) for d in (2, 5, 10, 20) for method in METHODS),
+        *(Run("AEVB", d, **FREY | {"split": "film"}) for d in (2, 5, 10, 20)),
+        *(Run("AEVB", 2, **SHORT | {"split": split, "fold": fold}) for fold in range(frey.FOLDS) for split in SPLITS),
+        *(Run("AEVB", 2, **SHORT | change) for change in CHANGES),
+    ],
 }
+LIMITS = {"mnist": (-210, -95), "frey_face": (0, 1600)}  # of the axis, nats per image
 
 
 class BernoulliVAE(VAE):
@@ -113,21 +116,20 @@ class WakeSleep(nn.Module):
 
 
 def main():
-    flags = common.parse(__doc__, tuple(HALVES))
-    half = HALVES[flags.dataset]
-    latent_dims = half.latent_dims[::3] if flags.quick else half.latent_dims
-    runs = [
-        Run(method, latent_dim, split=split, **half.settings)
-        for split, methods in half.methods.items()
-        for latent_dim, method in itertools.product(latent_dims, methods)
-    ]
+    flags = common.parse(__doc__, tuple(RUNS))
+    runs = RUNS[flags.dataset]
+    if flags.quick:
+        runs = [run for run in runs if run.latent_dim in QUICK_DIMS][:QUICK_RUNS]
     load(flags, runs[0])  # missing data are noticed here, once
     curves = common.in_parallel(functools.partial(measure_curve, flags), {run.name: run for run in runs})
-    rows = [row for curve in curves for row in curve]
-    name = "paper" if flags.dataset == "mnist" else f"paper_{flags.dataset}"
-    common.write_csv(flags.results_dir / f"{name}.csv", rows)
-    draw_curves(rows, half, latent_dims).savefig(flags.results_dir / f"{name}.png")
-    print_bounds(rows)
+    name = flags.results_dir / ("paper" if flags.dataset == "mnist" else f"paper_{flags.dataset}")
+    common.write_csv(f"{name}.csv", [row for curve in curves for row in curve])
+    common.print_rows(curves[0][0], [map(common.cell, curve[-1].values()) for curve in curves])
+    figure = {run: curve for run, curve in zip(runs, curves, strict=True) if run.last == runs[0].last}
+    draw_curves(figure, LIMITS[flags.dataset]).savefig(f"{name}.png")
+    if flags.dataset == "frey_face":
+        models = [load_model(flags, run) for run in figure if (run.method, run.split) == ("AEVB", "random")]
+        frey.draw_faces(models).savefig(f"{name}_samples.png")
 
 
 def load(flags, run):
@@ -151,7 +153,7 @@ def train_once(flags, run):
     """Train a run at the best of RATES, or read what an earlier study saved: its rows, and the weights of its model."""
     path = flags.results_dir / "runs" / f"{run.name}.pt"
     first, search, last = spans(flags, run.last)
-    identity = repr((run, first, search, last, RATES, BATCH, DEVIATION, SEED, PER_DECADE))
+    identity = repr((run, first, search, last, RATES, BATCH, DEVIATION, SEED, PER_DECADE, frey.CELLS))
     saved = common.load_saved(path, identity, flags.overwrite)
     if saved:
         return saved
@@ -161,11 +163,23 @@ def train_once(flags, run):
         rate = max(RATES, key=lambda rate: firsts[rate]["train"])
         trained, model = begin(dataset, run, rate)
         points = train_curve(trained, model, spaced(first, last))
-    settings = {"split": run.split} if run.split else {}
+    settings = {name: getattr(run, name) for name in FREY_COLUMNS if run.split}
     settings |= {"latent_dim": run.latent_dim, "method": run.method, "rate": rate}
-    saved = {"rows": [settings | point for point in points], "weights": model.state_dict()}
+    rows = [settings | point for point in points]
+    if run.split:
+        log_p = measure_log_p(model, dataset, QUICK_CELLS if flags.quick else frey.CELLS)
+        rows = [row | dict.fromkeys(log_p) for row in rows[:-1]] + [rows[-1] | log_p]
+    saved = {"rows": rows, "weights": model.state_dict()}
     common.save(path, identity, saved)
     return saved
+
+
+def measure_log_p(model, dataset, cells):
+    """The mean log p(x) of both sets by quadrature if there are two latents, else None."""
+    parts = {"train_log_p": dataset.train_images[::4], "test_log_p": dataset.test_images}
+    if model.latent_dim != 2:
+        return dict.fromkeys(parts)
+    return {name: frey.log_p(model, images, cells).double().mean().item() for name, images in parts.items()}
 
 
 def spans(flags, last):
@@ -252,30 +266,26 @@ def train_curve(run, model, numbers, figures=bounds, train_epoch=train.train_epo
     return points
 
 
-def draw_curves(rows, half, latent_dims):
-    """The figure: a panel for each size of z and each split, in it the bound on training and test images."""
-    figure = common.new_figure(1230, 30 + 300 * len(half.methods))
-    panels = figure.subplots(len(half.methods), len(latent_dims), sharey=True).flat
-    for axes, (split, latent_dim) in zip(panels, itertools.product(half.methods, latent_dims), strict=True):
-        for method, (part, style) in itertools.product(half.methods[split], STYLES.items()):
-            wanted = (split, latent_dim, method)
-            mine = [row for row in rows if (row.get("split", ""), row["latent_dim"], row["method"]) == wanted]
-            values = [row[part] for row in mine]
-            images = [row["images"] for row in mine]
-            axes.plot(images, values, style, color=COLORS[method], linewidth=1.3, label=f"{method}, {part}")
-        axes.set_title(f"$N_z$ = {latent_dim}{', last fifth held out' * (split == 'film')}", fontsize=11)
-        axes.set(xscale="log", xlabel="training images seen", ylim=half.limits)
+def draw_curves(curves, limits):
+    """The figure: a panel for each size of z and each split, in it the bound on training and test images.
+
+    Args:
+        curves: from a Run to its points.
+    """
+    places = list(dict.fromkeys((run.split, run.latent_dim) for run in curves))
+    n_rows = len({split for split, _ in places})
+    figure = common.new_figure(1230, 30 + 300 * n_rows)
+    panels = dict(zip(places, figure.subplots(n_rows, len(places) // n_rows, sharey=True).flat, strict=True))
+    for (run, curve), (part, style) in itertools.product(curves.items(), STYLES.items()):
+        axes = panels[run.split, run.latent_dim]
+        images, values = zip(*((point["images"], point[part]) for point in curve), strict=True)
+        axes.plot(images, values, style, color=COLORS[run.method], linewidth=1.3, label=f"{run.method}, {part}")
+        axes.set_title(f"$N_z$ = {run.latent_dim}{SPLITS.get(run.split, '')}", fontsize=11)
+        axes.set(xscale="log", xlabel="training images seen", ylim=limits)
         axes.grid(color="#e8e8e8", linewidth=0.6)
     figure.axes[0].set_ylabel("bound, nats per image")
     figure.axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     return figure
-
-
-def print_bounds(rows):
-    """Print the table: each run's rate and last bounds."""
-    last = {tuple(row.values())[:-4]: row for row in rows}.values()
-    cells = [(*list(row.values())[:-2], f"{row['train']:.2f}", f"{row['test']:.2f}") for row in last]
-    common.print_rows(rows[0], cells)
 
 
 if __name__ == "__main__":
