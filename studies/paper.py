@@ -24,7 +24,6 @@ RATES = (0.01, 0.02, 0.1)  # Adagrad's, one of which is chosen for each run
 SEED = 1
 PER_DECADE = 8  # measurements
 FIRST = 10_000  # images seen before the first measurement
-SEARCH = 100_000  # images seen before the choice of a rate
 QUICK_FIRST = QUICK_SEARCH = 500
 QUICK_LAST = 5_000
 METHODS = ("AEVB", "wake-sleep")
@@ -45,6 +44,7 @@ class Run(NamedTuple):
     latent_dim: int
     hidden: int = 500  # tanh units in each network
     last: int = 10_000_000  # images seen in all
+    search: int = 100_000  # images seen before the choice of a rate
     split: str = ""  # this and the rest: of Frey Face
     fold: int = frey.FOLDS - 1  # that is held out
     variance: str = "image"
@@ -57,7 +57,7 @@ class Run(NamedTuple):
         return ",".join(f"{field}={value}" for field, value in self._asdict().items() if value != "")
 
 
-FREY = {"hidden": 200, "last": 1_000_000, "split": "random"}
+FREY = {"hidden": 200, "last": 1_000_000, "search": 50_000, "split": "random"}
 SHORT = FREY | {"last": 316_300}
 RUNS = {
     "mnist": [Run(method, d) for d in (3, 5, 10, 20, 200) for method in METHODS],
@@ -152,7 +152,7 @@ def load_model(flags, run):
 def train_once(flags, run):
     """Train a run at the best of RATES, or read what an earlier study saved: its rows, and the weights of its model."""
     path = flags.results_dir / "runs" / f"{run.name}.pt"
-    first, search, last = spans(flags, run.last)
+    first, search, last = spans(flags, run)
     identity = repr((run, first, search, last, RATES, BATCH, DEVIATION, SEED, PER_DECADE, frey.CELLS))
     saved = common.load_saved(path, identity, flags.overwrite)
     if saved:
@@ -182,9 +182,9 @@ def measure_log_p(model, dataset, cells):
     return {name: frey.log_p(model, images, cells).double().mean().item() for name, images in parts.items()}
 
 
-def spans(flags, last):
+def spans(flags, run):
     """The images seen before the first measurement, before the choice of a rate, and in all."""
-    return (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, min(SEARCH, last // 20), last)
+    return (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, run.search, run.last)
 
 
 def spaced(first, last):
