@@ -197,6 +197,16 @@ def save(path, identity, content):
     storage.write(path, checkpoint.serialize({"format": checkpoint.FORMAT, "identity": identity, "content": content}))
 
 
+def once(path, identity, overwrite, work):
+    """What `work` returns, which is saved to a file, or what an earlier study has saved there."""
+    content = load_saved(path, identity, overwrite)
+    if content is None:
+        content = work()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path, identity, content)
+    return content
+
+
 def config_text(config):
     """A Config as text. Where its data and its results lie does not matter."""
     return repr(dataclasses.replace(config, data_dir=Path(), results_dir=Path()))
@@ -313,6 +323,12 @@ def print_table(labels, groups, columns):
     print_rows((*labels, *columns), rows)
 
 
+def report(path, rows):
+    """Write dicts as a CSV, and print them as a table."""
+    write_csv(path, rows)
+    print_rows(rows[0], [map(cell, row.values()) for row in rows])
+
+
 def print_rows(head, rows):
     """Print a Markdown table."""
     print()
@@ -333,6 +349,13 @@ def summary(runs, field, decimals):
 def new_figure(width, height):
     """An empty figure of width x height pixels."""
     return Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+
+
+def style(axes, title, **settings):
+    """Give a panel its title, a grid, and what else `axes.set` knows."""
+    axes.set_title(title, fontsize=11)
+    axes.set(**settings)
+    axes.grid(color="#e8e8e8", linewidth=0.6)
 
 
 def show_means(axes, mu, labels):

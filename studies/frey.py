@@ -23,7 +23,7 @@ SHAPE = (28, 20)
 FRAMES = 1965
 FOLDS = 5
 SPLIT_SEED = 1
-CELLS = 40  # per standard deviation of the prior and axis, of the quadrature
+CELLS = 20  # per standard deviation of the prior and axis, of the quadrature
 CELLS_AT_A_TIME = 4096
 DRAWS = 50  # of each model
 
