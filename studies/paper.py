@@ -262,6 +262,7 @@ def train_curve(run, model, numbers, figures=bounds, train_epoch=train.train_epo
         seen = (epoch - 1) * n + min((batch + 1) * BATCH, n)
         if len(points) < len(numbers) and seen >= numbers[len(points)]:
             points.append({"images": seen} | figures(model, train_images, test_images))
+        return len(points) == len(numbers)
 
     for epoch in range(1, -(-numbers[-1] // n) + 1):
         train_epoch(run, epoch, measure)
