@@ -58,7 +58,15 @@ def read(data_dir):
     scipy = load_package("scipy.io")
     try:
         frames = scipy.loadmat(found[0])["ff"]
-    except (KeyError, ValueError, TypeError, NotImplementedError, zlib.error, scipy.matlab.MatReadError) as error:
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+        zlib.error,
+        scipy.matlab.MatReadError,
+    ) as error:
         raise UserError(f"{found[0]} holds no array ff that can be read ({type(error).__name__}): {source}") from error
     size = math.prod(SHAPE)
     if frames.shape != (size, FRAMES) or frames.dtype != "uint8":

@@ -81,7 +81,7 @@ def test_wake_phase_trains_only_theta_and_sleep_phase_only_phi(tiny):
 
 @pytest.mark.parametrize("method", ["AEVB", "wake-sleep"])
 def test_both_methods_raise_the_bound_of_the_networks_they_train(small_mnist, method):
-    run, model = paper.begin(datasets.load("mnist", small_mnist), 3, method, 0.01)
+    run, model = paper.begin(datasets.load("mnist", small_mnist), paper.Run(method, 3), 0.01)
     before = paper.bound(model, run.dataset.test_images)
     points = paper.train_curve(run, model, [1000, 6000])
     assert [point["images"] for point in points] == [1000, 6000]
@@ -89,7 +89,7 @@ def test_both_methods_raise_the_bound_of_the_networks_they_train(small_mnist, me
 
 
 def test_weight_decay_is_gradient_of_standard_normal_prior_per_image(small_mnist):
-    run, model = paper.begin(datasets.load("mnist", small_mnist), 3, "AEVB", 0.02)
+    run, model = paper.begin(datasets.load("mnist", small_mnist), paper.Run("AEVB", 3), 0.02)
     weight = model.encoder[0].weight
     log_prior = -0.5 * weight.square().sum()
     (gradient,) = torch.autograd.grad(-log_prior / len(run.dataset.train_images), weight)
@@ -120,9 +120,9 @@ def test_run_trains_at_best_first_rate_and_is_not_trained_again(small_mnist, tmp
     monkeypatch.setattr(paper, "train_curve", train_curve)
     monkeypatch.setattr(paper.common, "load_dataset", lambda flags: datasets.load("mnist", small_mnist))
     flags = argparse.Namespace(results_dir=tmp_path, data_dir=small_mnist, quick=True, overwrite=False)
-    rows = paper.measure_curve(flags, ("wake-sleep", 3))
+    rows = paper.measure_curve(flags, paper.Run("wake-sleep", 3))
     assert {row["rate"] for row in rows} == {0.02}
     assert rows[-1]["images"] == paper.QUICK_LAST
 
     monkeypatch.delattr(paper, "train_curve")
-    assert paper.measure_curve(flags, ("wake-sleep", 3)) == rows
+    assert paper.measure_curve(flags, paper.Run("wake-sleep", 3)) == rows
