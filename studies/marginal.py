@@ -1,6 +1,6 @@
 """The paper's Figure 3, and a test of its estimate of log p(x), appendix D: python -m studies.marginal [--quick]
 
-AEVB, wake-sleep and Monte Carlo EM with three latents on 1,000 and 50,000 images; then the estimate against quadrature
+AEVB, wake-sleep and Monte Carlo EM with three latents on 1,000 and 50,000 images; then the estimate against the truth
 for two networks. The answer is in docs/studies.md; a first reader can skip this file.
 """
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.distributions import MultivariateNormal
 
 from model import bce
-from studies import common, estimators, hmc, paper
+from studies import common, estimators, hmc, inference, paper
 from support.data.datasets import pixels
 from support.latent import likelihood
 from support.machine.arithmetic import fast_arithmetic
@@ -27,19 +27,17 @@ QUICK_NUMBERS = (500, 1000)
 IMAGES = 50  # of each set, whose log p(x) is estimated
 TESTED = 100  # test images of the table
 QUICK_IMAGES = 5
+QUICK_TRIALS = 4
 METHODS = (*paper.METHODS, "MCEM")
 COLORS = paper.COLORS | {"MCEM": "#2a6fb8"}
 LEAPS = 10  # of Monte Carlo EM, as the paper says
 UPDATES = 5  # of the weights for each sample
 FLOOR = 1e-3  # the least deviation of the Gaussian that is fitted to draws, in the prior's
 REPEATS = 2
-QUICK_TRIALS = 4
 WRONG = 1.0  # nats
 CELLS = {2: 20, 3: 6}  # by latents: of a lattice, per standard deviation of the prior and axis
 QUICK_CELLS = {2: 5, 3: 2}
-REACH = 4.5  # standard deviations
 CHUNK = 25  # images at a time
-CELLS_AT_A_TIME = 5000
 SECOND = 3  # a peak counts if it is at most so many nats below the highest one
 
 
@@ -88,11 +86,11 @@ def fit(flags, method, n):
     count, numbers, cells = (QUICK_IMAGES, QUICK_NUMBERS, QUICK_CELLS) if flags.quick else (IMAGES, NUMBERS, CELLS)
     dataset = common.load_dataset(flags)
     dataset = dataset._replace(train_images=dataset.train_images[:n], test_images=dataset.test_images[:count])
-    figures = functools.partial(exact, cells[RUN.latent_dim])
+    exact = functools.partial(exact_means, cells)
     with fast_arithmetic():
-        firsts = {rate: train_curve(dataset, method, rate, numbers[:1], figures)[0][-1] for rate in paper.RATES}
-        rate = max(firsts, key=lambda rate: firsts[rate]["train"])
-        points, model = train_curve(dataset, method, rate, numbers, functools.partial(estimates, method, figures))
+        firsts = {rate: train_curve(dataset, method, rate, numbers[:1], exact)[0][-1]["train"] for rate in paper.RATES}
+        rate = max(firsts, key=firsts.get)
+        points, model = train_curve(dataset, method, rate, numbers, functools.partial(estimates, exact, method))
     rows = [{"method": method, "trained on": n, "rate": rate} | point for point in points]
     return {"rows": rows, "weights": model.state_dict()}
 
@@ -130,49 +128,36 @@ def mcem_epoch(chains, run, epoch, on_batch):
             break
 
 
-def exact(cells, model, *sets):
-    """The mean log p(x) of training and of test images."""
-    return {
-        part: log_p(model, images, cells).mean().item() for part, images in zip(("train", "test"), sets, strict=True)
-    }
+def exact_means(cells, model, *sets):
+    """The mean log p(x) of training and of test images, by `exact`."""
+    return {part: exact(model, images, cells).mean().item() for part, images in zip(paper.STYLES, sets, strict=True)}
 
 
-@torch.no_grad()
-def log_p(model, images, cells):
-    """log p(x), (N,) float64, of images (N, 784) uint8: a sum over the cells of a lattice.
-
-    likelihood.quadrature is made for two latents; with three it takes ten times as long.
-    """
-    lattice = box(model, cells)
-    parts = zip(lattice.z.split(CELLS_AT_A_TIME), lattice.log_mass.split(CELLS_AT_A_TIME), strict=True)
-    lattices = [likelihood.Lattice(*part, lattice.width) for part in parts]
-    sums = [likelihood.log_joint(model, lattice, images).logsumexp(1) for lattice in lattices]
-    return torch.stack(sums).logsumexp(0).double()
+def exact(model, images, cells):
+    """log p(x), (N,), by a sum over a lattice. likelihood.quadrature takes ten times as long with three latents."""
+    return inference.log_p(functools.partial(log_joints, model), images, model.latent_dim, cells[model.latent_dim])
 
 
-def box(model, cells):
-    """A likelihood.Lattice, from -REACH to REACH on each axis. Its cells are in the order of their coordinates."""
-    width = 1 / cells
-    axis = torch.arange(-REACH + width / 2, REACH, width)
-    z = likelihood.grid([axis] * model.latent_dim)
-    return likelihood.weigh(model, z, torch.full((model.latent_dim,), width))
+def log_joints(model, x, z):
+    """log p(x, z) of every image x (N, 784) with every z (G, latent_dim), (N, G)."""
+    return likelihood.log_likelihoods(model.decode(z), x) + model.prior.log_prob(z)
 
 
-def estimates(method, exact, model, *sets):
+def log_joint(model, x):
+    """log p(x, z), (N,), as a function of z (N, latent_dim), for images x (N, 784)."""
+    return lambda z: model.prior.log_prob(z) - bce(model.decode(z), x)
+
+
+def estimates(exact, method, model, *sets):
     """`exact`, and the paper's estimates. Their chains start at the encoder's mean; Monte Carlo EM has no encoder."""
     figures = exact(model, *sets)
-    for part, images in zip(tuple(figures), sets, strict=True):
+    for part, images in zip(paper.STYLES, sets, strict=True):
         x, source = pixels(images), generator(paper.SEED)
         with torch.no_grad():
             start = model.prior.sample(len(x), source) if method == "MCEM" else model.encode(x)[0]
         found, _ = estimate(log_joint(model, x), start, Trial(), source)
         figures[f"{part}, appendix D"] = found.double().mean().item()
     return figures
-
-
-def log_joint(model, x):
-    """log p(x, z), (N,), as a function of z (N, latent_dim), for images x (N, 784)."""
-    return lambda z: model.prior.log_prob(z) - bce(model.decode(z), x)
 
 
 def estimate(log_joint, start, trial, source):
@@ -212,11 +197,10 @@ def compare(flags, latents):
         model = paper.build(RUN, 784)
         model.load_state_dict(measure_curve(flags, ("AEVB", SIZES[-1]))["weights"])
     images = common.load_dataset(flags).test_images
-    n = QUICK_IMAGES if flags.quick else TESTED
+    n, cells = (QUICK_IMAGES, QUICK_CELLS) if flags.quick else (TESTED, CELLS)
     images = images[:: len(images) // n][:n]
-    cells = (QUICK_CELLS if flags.quick else CELLS)[latents]
-    truth = log_p(model, images, cells)
-    starts, has_several = look(model, images, cells)
+    truth = exact(model, images, cells)
+    starts, has_several = look(model, images, cells[latents])
     rows, all_errors = [], {}
     for name, trial in itertools.islice(TRIALS.items(), QUICK_TRIALS if flags.quick else None):
         x, start = pixels(images).repeat(REPEATS, 1), starts[trial.start].repeat(REPEATS, 1)
@@ -242,30 +226,26 @@ def compare(flags, latents):
 @torch.no_grad()
 def look(model, images, cells):
     """Where chains of images (N, 784) uint8 start, (N, latent_dim) by name, and whose posterior has several modes."""
-    lattice, dims, source = box(model, cells), model.latent_dim, generator(paper.SEED)
-    side = round(len(lattice.z) ** (1 / dims))
+    dims, source = model.latent_dim, generator(paper.SEED)
+    z = inference.box(dims, cells)
     window = cells // 4 * 2 + 1
     pool = F.max_pool2d if dims == 2 else F.max_pool3d
     drawn, peaks, several = [], [], []
-    for chunk in images.split(CHUNK):
-        log_joint = likelihood.log_joint(model, lattice, chunk)
-        drawn.append(torch.multinomial(log_joint.softmax(1), 1, generator=source).squeeze(1))
-        peaks.append(log_joint.argmax(1))
-        raster = log_joint.view(-1, 1, *[side] * dims)
-        highest = (pool(raster, window, 1, window // 2) == raster).flatten(1)
-        several.append((highest & (log_joint > log_joint.amax(1, keepdim=True) - SECOND)).sum(1) > 1)
-    jitter = (torch.rand(len(images), dims, generator=source) - 0.5) * lattice.width
-    places = (
-        lattice.z[torch.cat(drawn)] + jitter,
-        lattice.z[torch.cat(peaks)],
-        model.encode(pixels(images))[0],
-        model.prior.sample(len(images), source),
-    )
+    for x in map(pixels, images.split(CHUNK)):
+        density = torch.cat([log_joints(model, x, part) for part in z.split(inference.CELLS_AT_A_TIME)], 1)
+        drawn.append(torch.multinomial(density.softmax(1), 1, generator=source).squeeze(1))
+        peaks.append(density.argmax(1))
+        raster = density.view(-1, 1, *[round(len(z) ** (1 / dims))] * dims)
+        is_peak = (pool(raster, window, 1, window // 2) == raster).flatten(1)
+        several.append((is_peak & (density > density.amax(1, keepdim=True) - SECOND)).sum(1) > 1)
+    jitter = (torch.rand(len(images), dims, generator=source) - 0.5) / cells
+    mu, _ = model.encode(pixels(images))
+    places = (z[torch.cat(drawn)] + jitter, z[torch.cat(peaks)], mu, model.prior.sample(len(images), source))
     return dict(zip((trial.start for trial in STARTS), places, strict=True)), torch.cat(several)
 
 
 def draw_curves(rows):
-    """Figure 3: a panel for each number of training images, log p(x) and its estimate."""
+    """Figure 3: a panel for each number of training images, in it log p(x) and its estimate."""
     figure = common.new_figure(1130, 460)
     for axes, n in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
         for method, (part, style) in itertools.product(METHODS, paper.STYLES.items()):

@@ -14,9 +14,10 @@ from torch import nn
 
 import train
 from model import VAE, bce, log_normal
-from studies import common, frey
+from studies import common, frey, inference
 from support.machine.arithmetic import fast_arithmetic
 from support.run.config import Config
+from variants.gaussian import GaussianVAE
 
 BATCH = 100
 DEVIATION = 0.01  # of the first weights, N(0, 0.01): the first author's library (anglepy) reads it so
@@ -24,11 +25,11 @@ RATES = (0.01, 0.02, 0.1)  # Adagrad's, one of which is chosen for each run
 SEED = 1
 PER_DECADE = 8  # measurements
 FIRST = 10_000  # images seen before the first measurement
-QUICK_FIRST = QUICK_SEARCH = 500
-QUICK_LAST = 5_000
+QUICK_SPANS = (500, 500, 5_000)
 METHODS = ("AEVB", "wake-sleep")
 COLORS = {"AEVB": "#c4483d", "wake-sleep": "#2e8b57"}
 STYLES = {"train": "-", "test": "--"}
+LOG_P = ("train_log_p", "test_log_p")
 FREY_COLUMNS = ("split", "fold", "variance", "floor", "decay")
 SPLITS = {"random": "", "film": ", last fifth held out"}  # of Frey Face
 CHANGES = ({"variance": "pixel"}, {"variance": "shared"}, {"floor": 0.02}, {"decay": 0.0})
@@ -37,7 +38,6 @@ FIGURE = 12  # the runs of Frey Face that it shows
 QUICK_DIMS = (2, 3, 20)
 QUICK_RUNS = 8
 QUICK_FIGURE = 6
-QUICK_CELLS = 10
 
 
 class Run(NamedTuple):
@@ -146,47 +146,33 @@ def measure_curve(flags, run):
 
 def load_model(flags, run):
     """The model of a run, trained or found done."""
-    model = build(run, load(flags, run).train_images.shape[1])
+    model = build(run, math.prod(frey.SHAPE))
     model.load_state_dict(train_once(flags, run)["weights"])
-    return model.requires_grad_(False)
+    return model
 
 
 def train_once(flags, run):
-    """Train a run at the best of RATES, or read what an earlier study saved: its rows, and the weights of its model."""
+    """The rows of a run at the best of RATES, and the weights of its model; trained, or found done."""
+    spans = QUICK_SPANS if flags.quick else (FIRST, run.search, run.last)
+    identity = repr((run, *spans, RATES, BATCH, DEVIATION, SEED, PER_DECADE, frey.CELLS))
     path = flags.results_dir / "runs" / f"{run.name}.pt"
-    first, search, last = spans(flags, run)
-    identity = repr((run, first, search, last, RATES, BATCH, DEVIATION, SEED, PER_DECADE, frey.CELLS))
-    saved = common.load_saved(path, identity, flags.overwrite)
-    if saved:
-        return saved
-    dataset = load(flags, run)
+    return common.once(path, identity, flags.overwrite, functools.partial(fit, load(flags, run), run, *spans))
+
+
+def fit(dataset, run, first, search, last):
+    """What `train_once` returns; the numbers of images are those before a measurement, a rate's choice, and the end."""
     with fast_arithmetic():
-        firsts = {rate: train_curve(*begin(dataset, run, rate), [search])[-1] for rate in RATES}
-        rate = max(RATES, key=lambda rate: firsts[rate]["train"])
+        firsts = {rate: train_curve(*begin(dataset, run, rate), [search])[-1]["train"] for rate in RATES}
+        rate = max(RATES, key=firsts.get)
         trained, model = begin(dataset, run, rate)
         points = train_curve(trained, model, spaced(first, last))
     settings = {name: getattr(run, name) for name in FREY_COLUMNS if run.split}
     settings |= {"latent_dim": run.latent_dim, "method": run.method, "rate": rate}
-    rows = [settings | point for point in points]
-    if run.split:
-        log_p = measure_log_p(model, dataset, QUICK_CELLS if flags.quick else frey.CELLS)
-        rows = [row | dict.fromkeys(log_p) for row in rows[:-1]] + [rows[-1] | log_p]
-    saved = {"rows": rows, "weights": model.state_dict()}
-    common.save(path, identity, saved)
-    return saved
-
-
-def measure_log_p(model, dataset, cells):
-    """The mean log p(x) of both sets by quadrature if there are two latents, else None."""
-    parts = {"train_log_p": dataset.train_images[::4], "test_log_p": dataset.test_images}
-    if model.latent_dim != 2:
-        return dict.fromkeys(parts)
-    return {name: frey.log_p(model, images, cells).double().mean().item() for name, images in parts.items()}
-
-
-def spans(flags, run):
-    """The images seen before the first measurement, before the choice of a rate, and in all."""
-    return (QUICK_FIRST, QUICK_SEARCH, QUICK_LAST) if flags.quick else (FIRST, run.search, run.last)
+    rows = [settings | point | dict.fromkeys(LOG_P if run.split else ()) for point in points]
+    if run.split and run.latent_dim == 2:
+        for name, images in zip(LOG_P, (dataset.train_images[::4], dataset.test_images), strict=True):
+            rows[-1][name] = inference.log_p(model.log_joint, images, 2, frey.CELLS).mean().item()
+    return {"rows": rows, "weights": model.state_dict()}
 
 
 def spaced(first, last):
@@ -215,7 +201,7 @@ def build(run, image_dim):
     """The paper's networks for a run."""
     if not run.split:
         return tanh_vae(run.latent_dim, run.hidden, image_dim)
-    return initialise(frey.GaussianVAE(run.latent_dim, run.hidden, image_dim, run.variance, run.floor))
+    return initialise(GaussianVAE(run.latent_dim, run.hidden, image_dim, run.variance, run.floor))
 
 
 def tanh_vae(latent_dim, hidden_dim=500, image_dim=784):
@@ -283,9 +269,8 @@ def draw_curves(curves, limits):
         axes = panels[run.split, run.latent_dim]
         images, values = zip(*((point["images"], point[part]) for point in curve), strict=True)
         axes.plot(images, values, style, color=COLORS[run.method], linewidth=1.3, label=f"{run.method}, {part}")
-        axes.set_title(f"$N_z$ = {run.latent_dim}{SPLITS.get(run.split, '')}", fontsize=11)
-        axes.set(xscale="log", xlabel="training images seen", ylim=limits)
-        axes.grid(color="#e8e8e8", linewidth=0.6)
+        title = f"$N_z$ = {run.latent_dim}{SPLITS.get(run.split, '')}"
+        common.style(axes, title, xscale="log", xlabel="training images seen", ylim=limits)
     figure.axes[0].set_ylabel("bound, nats per image")
     figure.axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     return figure

@@ -11,16 +11,18 @@ from linear_gaussian import VARIANCE, LinearGaussian, negative_log_density
 from torch.distributions import MultivariateNormal, Normal
 
 from model import VAE
-from studies import frey, hmc, marginal, paper
+from studies import frey, hmc, inference, marginal, paper
 from support.data import datasets
 from support.errors import UserError
+from support.latent import likelihood
 from support.run.config import default_data_dir
 from support.seeds import generator
+from variants.gaussian import GaussianVAE
 
 
 def gaussian_vae(variance, floor=0.0, scale=1.0):
     """A small GaussianVAE with random weights."""
-    model = frey.GaussianVAE(2, 5, 7, variance, floor)
+    model = GaussianVAE(2, 5, 7, variance, floor)
     for parameter in model.parameters():
         parameter.data = scale * torch.randn(parameter.shape, generator=generator(0))
     return model
@@ -36,8 +38,8 @@ def test_gaussian_decoder_has_the_log_likelihood_of_pytorch(variance, floor):
     deviation = (logvar.exp() + floor**2).sqrt()
     expected = Normal(model.decode(z).sigmoid(), deviation).log_prob(x[:4]).sum(1)
     torch.testing.assert_close(-model.energy(z, x[:4]), expected, atol=1e-3, rtol=1e-4)
-    pairs = torch.stack([-model.energy(z, image.expand(4, 7)) for image in x])
-    torch.testing.assert_close(model.log_likelihoods(z, x), pairs, atol=1e-3, rtol=1e-4)
+    pairs = torch.stack([model.prior.log_prob(z) - model.energy(z, image.expand(4, 7)) for image in x])
+    torch.testing.assert_close(model.log_joint(x, z), pairs, atol=1e-3, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -58,7 +60,17 @@ def test_quadrature_of_gaussian_pixels_is_exact_if_z_does_not_matter():
     images = torch.randint(256, (3, 7), generator=generator(1)).to(torch.uint8)
     mean, logvar = model.decode_both(torch.zeros(1, 2))
     expected = Normal(mean, (0.5 * logvar).exp()).log_prob(datasets.pixels(images)).sum(1)
-    torch.testing.assert_close(frey.log_p(model, images, 5), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(inference.log_p(model.log_joint, images, 2, 5).float(), expected, atol=1e-3, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_sum_over_a_lattice_is_quadrature():
+    torch.manual_seed(0)
+    model = VAE(2, (8,), 6)
+    model.decoder[-1].weight *= 5
+    images = torch.randint(256, (7, 6), generator=generator(5)).to(torch.uint8)
+    expected = likelihood.quadrature(model, images)
+    torch.testing.assert_close(marginal.exact(model, images, marginal.CELLS).float(), expected, atol=0.05, rtol=0)
 
 
 def test_hmc_on_a_gaussian_has_its_mean_covariance_and_acceptance():
@@ -116,7 +128,7 @@ def test_monte_carlo_em_raises_log_p_without_an_encoder(small_mnist):
     dataset = datasets.load("mnist", small_mnist)
 
     def log_p(model, images, test_images):
-        return {"train": marginal.log_p(model, images[:20], 2).mean().item()}
+        return {"train": marginal.exact(model, images[:20], marginal.QUICK_CELLS).mean().item()}
 
     (first, last), model = marginal.train_curve(dataset, "MCEM", 0.02, [500, 4000], log_p)
     assert (first["images"], last["images"]) == (500, 4000)
@@ -179,5 +191,5 @@ def test_real_frames_are_a_film():
 
 
 def test_paper_s_networks_have_its_decoders():
-    assert isinstance(paper.build(paper.Run("AEVB", 2, split="random"), 560), frey.GaussianVAE)
+    assert isinstance(paper.build(paper.Run("AEVB", 2, split="random"), 560), GaussianVAE)
     assert isinstance(paper.build(paper.Run("AEVB", 2), 784), paper.BernoulliVAE)

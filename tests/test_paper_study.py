@@ -122,7 +122,7 @@ def test_run_trains_at_best_first_rate_and_is_not_trained_again(small_mnist, tmp
     flags = argparse.Namespace(results_dir=tmp_path, data_dir=small_mnist, quick=True, overwrite=False)
     rows = paper.measure_curve(flags, paper.Run("wake-sleep", 3))
     assert {row["rate"] for row in rows} == {0.02}
-    assert rows[-1]["images"] == paper.QUICK_LAST
+    assert rows[-1]["images"] == paper.QUICK_SPANS[-1]
 
     monkeypatch.delattr(paper, "train_curve")
     assert paper.measure_curve(flags, paper.Run("wake-sleep", 3)) == rows
