@@ -10,8 +10,9 @@ import math
 
 import torch
 
+from inference import annealing
 from model import bce, log_normal
-from studies import annealing, common
+from studies import common
 from support.data.datasets import pixels
 from support.latent import likelihood
 from support.run.config import Config

@@ -13,7 +13,8 @@ import torch
 from matplotlib.patches import Ellipse
 
 import train
-from studies import common, inference
+from inference import gaussians
+from studies import common
 from support.data.datasets import pixels
 from support.latent import likelihood
 from support.machine import arithmetic
@@ -215,13 +216,13 @@ def few(images):
 def measure(model, images, detailed):
     """A model Measured on images (N, 784) uint8; `detailed` asks for `best` and `distance`, too."""
     log_p = likelihood.quadrature(model, images)
-    elbo = torch.cat([inference.bounds(model, x, *model.encode(x)) for x in map(pixels, images.split(inference.CHUNK))])
+    elbo = torch.cat([gaussians.bounds(model, x, *model.encode(x)) for x in map(pixels, images.split(gaussians.CHUNK))])
     if not detailed:
         return Measured(log_p, elbo)
-    peaks = inference.posterior_peaks(model, few(images))
+    peaks = gaussians.posterior_peaks(model, few(images))
     mu, logvar = model.encode(pixels(few(images)))
     distance = ((peaks - mu).square() * torch.exp(-logvar)).sum(1).sqrt()
-    *_, best = inference.best_gaussians(model, few(images), peaks)
+    *_, best = gaussians.best_gaussians(model, few(images), peaks)
     return Measured(log_p, elbo, best, distance)
 
 
@@ -340,14 +341,14 @@ def draw_digits(model, images, gap):
     images = images[chosen]
     with torch.no_grad():
         q = model.encode(pixels(images))
-        *best, _ = inference.best_gaussians(model, images, inference.posterior_peaks(model, images))
+        *best, _ = gaussians.best_gaussians(model, images, gaussians.posterior_peaks(model, images))
     figure = common.new_figure(1230, 360)
     panels = figure.subplots(2, len(SHARES), height_ratios=(3, 1))
     for n, (above, below) in enumerate(panels.T):
-        gaussians = {"encoder": (q[0][n], q[1][n]), "best Gaussian": (best[0][n], best[1][n])}
-        draw_posterior(above, model, images[n : n + 1], gaussians)
+        both = {"encoder": (q[0][n], q[1][n]), "best Gaussian": (best[0][n], best[1][n])}
+        draw_posterior(above, model, images[n : n + 1], both)
         above.set_title(f"gap {gap[chosen[n]]:.1f} nats", fontsize=11)
-        draw_decoded(below, model, images[n], gaussians)
+        draw_decoded(below, model, images[n], both)
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 

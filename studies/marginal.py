@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import MultivariateNormal
 
+from inference import hmc, lattice
 from model import bce
-from studies import common, estimators, hmc, inference, paper
+from studies import common, estimators, paper
 from support.data.datasets import pixels
 from support.latent import likelihood
 from support.machine.arithmetic import fast_arithmetic
@@ -135,7 +136,7 @@ def exact_means(cells, model, *sets):
 
 def exact(model, images, cells):
     """log p(x), (N,), by a sum over a lattice. likelihood.quadrature takes ten times as long with three latents."""
-    return inference.log_p(functools.partial(log_joints, model), images, model.latent_dim, cells[model.latent_dim])
+    return lattice.log_p(functools.partial(log_joints, model), images, model.latent_dim, cells[model.latent_dim])
 
 
 def log_joints(model, x, z):
@@ -227,12 +228,12 @@ def compare(flags, latents):
 def look(model, images, cells):
     """Where chains of images (N, 784) uint8 start, (N, latent_dim) by name, and whose posterior has several modes."""
     dims, source = model.latent_dim, generator(paper.SEED)
-    z = inference.box(dims, cells)
+    z = lattice.box(dims, cells)
     window = cells // 4 * 2 + 1
     pool = F.max_pool2d if dims == 2 else F.max_pool3d
     drawn, peaks, several = [], [], []
     for x in map(pixels, images.split(CHUNK)):
-        density = torch.cat([log_joints(model, x, part) for part in z.split(inference.CELLS_AT_A_TIME)], 1)
+        density = torch.cat([log_joints(model, x, part) for part in z.split(lattice.CELLS_AT_A_TIME)], 1)
         drawn.append(torch.multinomial(density.softmax(1), 1, generator=source).squeeze(1))
         peaks.append(density.argmax(1))
         raster = density.view(-1, 1, *[round(len(z) ** (1 / dims))] * dims)

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import train
+from inference import lattice
 from model import VAE, bce, log_normal
-from studies import common, frey, inference
+from studies import common, frey
 from support.machine.arithmetic import fast_arithmetic
 from support.run.config import Config
 from variants.gaussian import GaussianVAE
@@ -171,7 +172,7 @@ def fit(dataset, run, first, search, last):
     rows = [settings | point | dict.fromkeys(LOG_P if run.split else ()) for point in points]
     if run.split and run.latent_dim == 2:
         for name, images in zip(LOG_P, (dataset.train_images[::4], dataset.test_images), strict=True):
-            rows[-1][name] = inference.log_p(model.log_joint, images, 2, frey.CELLS).mean().item()
+            rows[-1][name] = lattice.log_p(model.log_joint, images, 2, frey.CELLS).mean().item()
     return {"rows": rows, "weights": model.state_dict()}
 
 

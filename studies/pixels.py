@@ -7,7 +7,8 @@ The answer is in docs/results.md; a first reader can skip this file.
 
 import torch
 
-from studies import common, inference
+from inference import gaussians
+from studies import common
 from support.data.datasets import pixels
 from support.latent import likelihood
 from support.run.config import Config
@@ -57,9 +58,9 @@ def compare_binarisations(model, images):
 
 def measure(model, images):
     """log p(x) by quadrature and the bound, (N,) each, of images (N, 784) uint8."""
-    chunks = map(pixels, images.split(inference.CHUNK))
+    chunks = map(pixels, images.split(gaussians.CHUNK))
     return likelihood.quadrature(model, images), torch.cat(
-        [inference.bounds(model, x, *model.encode(x)) for x in chunks]
+        [gaussians.bounds(model, x, *model.encode(x)) for x in chunks]
     )
 
 
@@ -73,7 +74,7 @@ def compare_continuous_bernoulli(model, images):
     peaks = torch.cat(
         [
             lattice.z[(likelihood.log_joint(model, lattice, chunk) + log_normaliser).argmax(1)]
-            for chunk in images.split(inference.CHUNK)
+            for chunk in images.split(gaussians.CHUNK)
         ]
     )
     return [

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 CORE = {"main.py": 60, "model.py": 140, "train.py": 170, "utils.py": 200}  # lines, at most
-WINGS = ("support", "pictures", "variants", "explorer", "studies", "benchmarks")
+WINGS = ("support", "pictures", "variants", "explorer", "inference", "studies", "benchmarks")
 SOURCES = [ROOT / name for name in CORE] + sorted(path for wing in WINGS for path in (ROOT / wing).rglob("*.py"))
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from linear_gaussian import VARIANCE, LinearGaussian, negative_log_density
 
+from inference import annealing
 from model import VAE
-from studies import annealing, epoch, estimators
+from studies import epoch, estimators
 from studies import pixels as grey_pixels
 from support.data import datasets
 from support.latent import likelihood

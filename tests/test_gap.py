@@ -45,7 +45,7 @@ def test_gap_is_the_divergence_of_q_from_the_posterior(model, images):
 
 def test_best_gaussian_is_the_prior_if_the_decoder_ignores_z(model, images):
     model.decoder[0].weight.zero_()
-    mu, logvar, elbo = gap.inference.best_gaussians(model, images, gap.inference.posterior_peaks(model, images))
+    mu, logvar, elbo = gap.gaussians.best_gaussians(model, images, gap.gaussians.posterior_peaks(model, images))
     assert kld(mu, logvar) == pytest.approx(0, abs=1e-3)
     assert elbo == pytest.approx(likelihood.quadrature(model, images), abs=0.01)
 
@@ -61,7 +61,7 @@ def test_best_gaussian_lies_between_the_encoder_and_log_p(model, images):
 
 
 def test_posterior_peaks_where_no_other_z_is_more_probable(model, images):
-    z = gap.inference.posterior_peaks(model, images)
+    z = gap.gaussians.posterior_peaks(model, images)
     mesh = torch.cartesian_prod(*[torch.arange(-4, 4, 0.03)] * 2)
 
     def log_posterior(x, z):

@@ -10,8 +10,9 @@ import torch
 from linear_gaussian import VARIANCE, LinearGaussian, negative_log_density
 from torch.distributions import MultivariateNormal, Normal
 
+from inference import hmc, lattice
 from model import VAE
-from studies import frey, hmc, inference, marginal, paper
+from studies import frey, marginal, paper
 from support.data import datasets
 from support.errors import UserError
 from support.latent import likelihood
@@ -60,7 +61,7 @@ def test_quadrature_of_gaussian_pixels_is_exact_if_z_does_not_matter():
     images = torch.randint(256, (3, 7), generator=generator(1)).to(torch.uint8)
     mean, logvar = model.decode_both(torch.zeros(1, 2))
     expected = Normal(mean, (0.5 * logvar).exp()).log_prob(datasets.pixels(images)).sum(1)
-    torch.testing.assert_close(inference.log_p(model.log_joint, images, 2, 5).float(), expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(lattice.log_p(model.log_joint, images, 2, 5).float(), expected, atol=1e-3, rtol=1e-4)
 
 
 @torch.no_grad()

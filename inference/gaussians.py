@@ -1,4 +1,4 @@
-"""Inference: the ELBO of a Gaussian, the peak of p(z|x), the best Gaussian; and log p(x) by a sum over a lattice.
+"""Inference for one image: the ELBO of a Gaussian, the peak of p(z|x), and the best Gaussian. Used by studies.gap.
 
 log p(x) is the sum of the best Gaussian's ELBO and what no Gaussian can reach (Cremer, Li & Duvenaud, 2018).
 """
@@ -20,8 +20,6 @@ SEARCH_STEPS = 200  # with 600 and order 6, the best ELBO changes by 0.01 nats
 SEARCH_RATE = 0.03
 WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.5)  # of the Gaussians around the posterior's peak, from which a search may start
 CELLS = 20  # per standard deviation of the prior and axis, of the lattice on which the peak is found
-REACH = 4.5  # standard deviations of the prior, of the lattice for log p(x)
-CELLS_AT_A_TIME = 5000
 
 
 def bounds(model, x, mu, logvar, order=ORDER):
@@ -93,20 +91,3 @@ def climb(model, x, mu, logvar):
         optimizer.step()
         scheduler.step()
     return mu.detach(), logvar.detach()
-
-
-def box(dims, cells):
-    """The midpoints (G, dims) of a lattice with a number of cells per unit, from -REACH to REACH on each axis."""
-    return likelihood.grid([torch.arange(-REACH + 0.5 / cells, REACH, 1 / cells)] * dims)
-
-
-@torch.no_grad()
-def log_p(log_joint, images, dims, cells):
-    """log p(x), (N,) float64, of images (N, 784) uint8, whatever their pixels' distribution: a sum over `box`.
-
-    Args:
-        log_joint: from x (N, 784) and z (G, dims) to log p(x, z), (N, G).
-    """
-    x = pixels(images)
-    sums = [log_joint(x, z).logsumexp(1) for z in box(dims, cells).split(CELLS_AT_A_TIME)]
-    return torch.stack(sums).double().logsumexp(0) - dims * math.log(cells)

@@ -1,4 +1,4 @@
-"""log p(x) by annealed importance sampling (Neal, 2001): a slow reference for many latents. Used by estimators.py.
+"""log p(x) by annealed importance sampling (Neal, 2001): a slow reference for many latents. Used by studies.estimators.
 
 Wu et al. (2017, arXiv:1611.04273) evaluate decoders in this way.
 """
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
+from inference import hmc
 from model import bce, log_normal
-from studies import hmc
 
 LEAPS = 4  # leapfrog steps per trajectory of Hamiltonian Monte Carlo
 ENDS = 4  # the temperatures are a sigmoid from -ENDS to ENDS, dense at both ends

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo (Neal, 2011) for many chains at once. Used by annealing, appendix_d and marginal."""
+"""Hamiltonian Monte Carlo (Neal, 2011) for many chains at once. Used by annealing and studies.marginal."""
 
 from typing import NamedTuple
 
