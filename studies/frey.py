@@ -62,14 +62,13 @@ def read(data_dir):
 @torch.no_grad()
 def draw_faces(models):
     """The paper's Figures 4 and 5: the manifold of the first model, which has two latents, and draws of all of them."""
-    figure = common.new_figure(1230, 620)
+    figure = common.new_figure(1230, 570)
     panels = figure.subplots(1, 1 + len(models), width_ratios=(2, *[1] * len(models)))
     z = manifold_grid(models[0].prior, torch.zeros(1, 2)).view(SIDE, SIDE, 2)[::2, ::2]
     sheets = {"the manifold of two latents": models[0].decode(z).sigmoid()}
     for model in models:
-        sheets[f"draws, {model.latent_dim} latents"] = model.sample(DRAWS, generator(common.DRAWS_SEED)).view(
-            -1, 5, 560
-        )
+        draws = model.sample(DRAWS, generator(common.DRAWS_SEED))
+        sheets[f"draws, {model.latent_dim} latents"] = draws.unflatten(0, (-1, 5))
     for axes, (title, faces) in zip(panels, sheets.items(), strict=True):
         common.show_images(axes, faces.unflatten(2, SHAPE))
         axes.set_title(title, fontsize=11)
