@@ -20,10 +20,16 @@ pytestmark = pytest.mark.slow
         ("gap", {"gap.csv": 4, "gap_dropout.csv": 6}, ["gap.png", "gap_digits.png"]),
         ("published", {"published.csv": 22}, []),
         ("paper", {"paper.csv": 36}, ["paper.png"]),
+        (
+            "paper --dataset frey_face",
+            {"paper_frey_face.csv": 72},
+            ["paper_frey_face.png", "paper_frey_face_samples.png"],
+        ),
+        ("marginal", {"marginal.csv": 12, "appendix_d.csv": 8}, ["marginal.png", "appendix_d.png"]),
     ],
 )
 def test_quick_study_writes_its_tables_and_pictures(tmp_path, study, tables, pictures):
-    done = run_study(study, "--quick", "--results_dir", tmp_path)
+    done = run_study(*study.split(), "--quick", "--results_dir", tmp_path)
     assert done.returncode == 0, done.stderr
     for name, n in tables.items():
         with open(tmp_path / "quick" / name, newline="") as file:
@@ -47,6 +53,15 @@ def test_study_without_its_data_ends_with_a_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "--data_dir" in done.stderr
+
+
+def test_study_of_frey_face_without_it_says_where_it_comes_from(tmp_path):
+    flags = ("--data_dir", tmp_path / "nothing", "--results_dir", tmp_path / "studies")
+    done = run_study("paper", "--dataset", "frey_face", *flags, env=without_network())
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "frey_rawface.mat" in line
+    assert "Sam Roweis" in line
 
 
 def test_discrepancies_of_shifted_densities_agree_with_closed_forms():
