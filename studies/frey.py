@@ -52,8 +52,8 @@ def read(data_dir):
     try:
         frames = scipy.loadmat(path)["ff"]
     except damage as error:
-        problem = "cannot be read" if path.exists() else "is not there"
-        raise UserError(f"{path} {problem} ({type(error).__name__}): {source}") from error
+        problem = f"cannot be read ({type(error).__name__})" if path.exists() else "is not there"
+        raise UserError(f"{path} {problem}: {source}") from error
     if frames.shape != (math.prod(SHAPE), FRAMES) or frames.dtype != "uint8":
         raise UserError(f"ff in {path} is {frames.dtype} {frames.shape}, not uint8 (560, {FRAMES}): {source}")
     return torch.from_numpy(frames.T.copy())
