@@ -22,19 +22,24 @@ DRAWS = 50  # of each model
 
 
 def load(flags, split, fold=FOLDS - 1):
-    """The frames as a Dataset with one fold of FOLDS held out. --quick: the upper 20 rows of scikit-learn's digits.
+    """The frames as a Dataset with one fold held out."""
+    images = load_frames(flags)
+    mask = held_out(len(images), split, fold)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    return Dataset("frey_face", images[~mask], labels[~mask], images[mask], labels[mask], ("face",))
 
-    Args:
-        split: "film": a fold is a stretch of the film; "random": its frames are drawn.
-    """
-    images = common.load_dataset(flags).train_images[:, : math.prod(SHAPE)] if flags.quick else read(flags.data_dir)
-    n = len(images)
+
+def load_frames(flags):
+    """The frames in the film's order, (N, 560) uint8. --quick: the upper 20 rows of scikit-learn's digits."""
+    return common.load_dataset(flags).train_images[:, : math.prod(SHAPE)] if flags.quick else read(flags.data_dir)
+
+
+def held_out(n, split, fold=FOLDS - 1):
+    """Which of n frames are in a fold, (n,) bool: a stretch of the film ("film"), or drawn ones ("random")."""
     order = torch.arange(n) if split == "film" else torch.randperm(n, generator=generator(SPLIT_SEED))
-    held_out = torch.zeros(n, dtype=torch.bool)
-    held_out[order[fold * n // FOLDS : (fold + 1) * n // FOLDS]] = True
-    train_images, test_images = images[~held_out], images[held_out]
-    labels = [torch.zeros(len(part), dtype=torch.int64) for part in (train_images, test_images)]
-    return Dataset("frey_face", train_images, labels[0], test_images, labels[1], ("face",))
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[order[fold * n // FOLDS : (fold + 1) * n // FOLDS]] = True
+    return mask
 
 
 def read(data_dir):
