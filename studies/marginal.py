@@ -250,13 +250,14 @@ def draw_curves(rows):
     figure = common.new_figure(1130, 460)
     for axes, n in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
         for method, (part, style) in itertools.product(METHODS, paper.STYLES.items()):
-            mine = [row for row in rows if (row["method"], row["trained on"]) == (method, n)]
+            mine, color = [row for row in rows if (row["method"], row["trained on"]) == (method, n)], COLORS[method]
             images = [row["images"] for row in mine]
-            color = COLORS[method]
             axes.plot(images, [row[part] for row in mine], style, color=color, label=f"{method}, {part}")
             estimates = [row[f"{part}, appendix D"] for row in mine]
             axes.plot(images, estimates, "ox"[part == "test"], color=color, fillstyle="none", markersize=5)
         common.style(axes, f"{n:,} training images", xscale="log", xlabel="training images evaluated")
+        axes.set_xticks(images, [f"{number:,}" for number in images])
+        axes.minorticks_off()
     figure.axes[0].set_ylabel("log p(x), nats per image")
     figure.axes[-1].legend(frameon=False, fontsize=9, title="lines: quadrature\nmarks: appendix D (o train, x test)")
     return figure
@@ -274,7 +275,7 @@ def draw_errors(tables):
             values = errors[trial.start].sort().values
             axes.plot(values, torch.linspace(0, 100, len(values)), label=trial.start)
         common.style(axes, f"{latents} latents", xlabel="estimate minus log p(x), nats", ylabel="% of the images below")
-        axes.set_xscale("symlog", linthresh=0.1)
+        axes.set_xscale("symlog", linthresh=1)
         axes.legend(frameon=False, fontsize=9, title="chains start at")
     return figure
 
