@@ -246,7 +246,7 @@ def look(model, images, cells):
 
 
 def draw_curves(rows):
-    """Figure 3: a panel for each number of training images, in it log p(x) and its estimate."""
+    """Figure 3: log p(x) and its estimate, in a panel for each number of training images."""
     figure = common.new_figure(1130, 460)
     for axes, n in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
         for method, (part, style) in itertools.product(METHODS, paper.STYLES.items()):
@@ -256,7 +256,8 @@ def draw_curves(rows):
             estimates = [row[f"{part}, appendix D"] for row in mine]
             axes.plot(images, estimates, "ox"[part == "test"], color=color, fillstyle="none", markersize=5)
         common.style(axes, f"{n:,} training images", xscale="log", xlabel="training images evaluated")
-        axes.set_xticks(images, [f"{number:,}" for number in images])
+        ticks = sorted({row["images"] for row in rows if row["method"] == METHODS[0]})
+        axes.set_xticks(ticks, [f"{number:,}" for number in ticks])
         axes.minorticks_off()
     figure.axes[0].set_ylabel("log p(x), nats per image")
     figure.axes[-1].legend(frameon=False, fontsize=9, title="lines: quadrature\nmarks: appendix D (o train, x test)")
