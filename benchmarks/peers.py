@@ -1,7 +1,7 @@
 """Other packages on the same work: whose loss is a bound on log p(x), and who is fast? python -m benchmarks.peers
 
 Each peer trains 784-400-2 on MNIST's grey pixels, float32, Adam 1e-3, batches of 128, two threads, in a virtual
-environment of its own, made in a temporary folder. It takes turns with this project, an epoch each. Prints the tables
+environment of its own, made in a temporary folder. They take turns with this project, an epoch each. Prints the tables
 of docs/peers.md: what each peer's numbers are, against closed forms at its own weights after an epoch; its speed; and
 what stood in the way. --folder DIR keeps the environments for the next time.
 """
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ UV = "uv==0.13.9"  # installs from one cache by hard links: PyTorch lies on the 
 NEWEST = "2026-11-27"  # of the packages that the pinned ones need
 TORCH = "torch==2.14.1"
 THREADS = 2
-OURS = {"compiled": "on", "eager": "off"}
+OURS = {"this project, compiled": "on", "this project, eager": "off"}  # by --compile
 WORKER = ROOT / "benchmarks" / "adapters" / "worker.py"
 
 
@@ -46,28 +47,37 @@ class Peer(NamedTuple):
     adapter: str  # a file in adapters/
     packages: tuple[str, ...]  # the peer first
     obstacle: str = "none"
-    environment: tuple[tuple[str, str], ...] = ()
+    environment: dict[str, str] = MappingProxyType({})
 
 
+KERAS, JAX = "keras==3.15.1", "jax==0.10.2"
+ON_JAX, ON_TORCH = {"KERAS_BACKEND": "jax"}, {"KERAS_BACKEND": "torch"}
+REFUSES_GREY = "its Bernoulli refuses grey pixels unless validation is off"
 PEERS = {
-    "pytorch/examples": Peer("pytorch_examples", (TORCH, "torchvision==0.29.1", "pillow==13.0.0")),
-    "Lightning": Peer("lightning_module", ("lightning==2.6.6", TORCH)),
-    "pythae": Peer("pythae_vae", ("pythae==0.1.2", TORCH)),
-    "Keras on JAX": Peer("keras_vae", ("keras==3.15.1", "jax==0.10.2"), environment=(("KERAS_BACKEND", "jax"),)),
-    "Keras on torch": Peer("keras_vae", ("keras==3.15.1", TORCH), environment=(("KERAS_BACKEND", "torch"),)),
-    "Pyro": Peer("pyro_svi", ("pyro-ppl==1.9.2", TORCH)),
-    "NumPyro": Peer("numpyro_svi", ("numpyro==0.22.0", "jax==0.10.2")),
+    "pytorch/examples": Peer(
+        "pytorch_examples",
+        (TORCH, "torchvision==0.29.1", "pillow==13.0.0"),
+        "a script, not a package: its loop, rewritten",
+    ),
+    "Lightning": Peer("lightning_module", ("lightning==2.6.6", TORCH), "no VAE of its own: this project's model"),
+    "pythae": Peer("pythae_vae", ("pythae==0.1.2", TORCH), "its layers have 512 units: its base classes, subclassed"),
+    "Keras on JAX": Peer("keras_vae", (KERAS, JAX), "no VAE of its own: a Model with compute_loss", ON_JAX),
+    "Keras on torch": Peer("keras_vae", (KERAS, TORCH), "no VAE of its own: a Model with compute_loss", ON_TORCH),
+    "Pyro": Peer("pyro_svi", ("pyro-ppl==1.9.2", TORCH), REFUSES_GREY),
+    "NumPyro": Peer(
+        "numpyro_svi", ("numpyro==0.22.0", JAX), "log p of a grey pixel is -inf without a word: a factor in its place"
+    ),
     "TensorFlow Probability": Peer(
-        "tfp_layers", ("tensorflow-probability==0.25.0", "tensorflow-cpu==2.21.0", "tf-keras==2.21.0")
+        "tfp_layers",
+        ("tensorflow-probability==0.25.0", "tensorflow-cpu==2.21.0", "tf-keras==2.21.0"),
+        "needs tf-keras, which it does not install",
     ),
-    "JAX scan": Peer("jax_epoch", ("jax==0.10.2",)),
+    "JAX scan": Peer("jax_epoch", (JAX,), "leaves out the last batch, which is smaller"),
     "pixyz": Peer("pixyz_vae", ("pixyz==0.3.2", TORCH)),
-    "multivae": Peer("multivae_mvae", ("multivae==1.0.3", TORCH)),
-    "PyOD": Peer("pyod_vae", ("pyod==3.6.7", TORCH)),
+    "multivae": Peer("multivae_mvae", ("multivae==1.0.3", TORCH), REFUSES_GREY),
+    "PyOD": Peer("pyod_vae", ("pyod==3.6.7", TORCH), "no Bernoulli pixels: the squared error"),
     "pyautoencoder": Peer("pyautoencoder_vae", ("pyautoencoder==2.1.0", TORCH)),
-    "rapidae": Peer(
-        "rapidae_vae", ("rapidae==0.0.5", "keras==3.15.1", "jax==0.10.2"), environment=(("KERAS_BACKEND", "jax"),)
-    ),
+    "rapidae": Peer("rapidae_vae", ("rapidae==0.0.5", KERAS, JAX), "installs Keras without a backend", ON_JAX),
 }
 
 
@@ -105,7 +115,7 @@ def main():
         except (UserError, OSError) as error:
             sys.exit(f"peers.py: error: {error}")
         save_images(folder, dataset)
-        numbers, seconds, memory, problems = {}, {}, {}, {}
+        numbers, problems = {}, {}
         for name in names:
             print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr)
             try:
@@ -113,8 +123,7 @@ def main():
                 numbers[name] = measure(folder, name)
             except PeerError as error:
                 problems[name] = str(error)
-                continue
-            seconds[name], memory = take_turns(folder, name, flags)
+        seconds, memory, _ = race(find_contenders(folder, numbers, flags.data_dir), flags.rounds)
     print_numbers(numbers)
     print_speed(seconds, numbers, memory)
     print_packages(names, problems)
@@ -172,7 +181,7 @@ def started(folder, name):
     """
     peer = PEERS[name]
     place = environment(folder, name)
-    settings = {"HOME": str(folder), "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", **dict(peer.environment)}
+    settings = {"HOME": str(folder), "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", **peer.environment}
     with open(place / "log.txt", "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [place / "bin" / "python", WORKER, peer.adapter, folder / "images.npz"],
@@ -219,7 +228,7 @@ def measure(folder, name):
     reading = read(found["losses"], batch)
     average = log_p = "-"
     if reading and "evaluated" in found:
-        average = read_average(found["evaluated"], reading, terms, BATCH_SIZE)
+        average = read_average(found["evaluated"], reading, terms)
     if "log_p" in found:
         log_p = f"{found['log_p'] - true_log_p(decoder, images[:BATCH_SIZE]):+.2f}"
     return Numbers(
@@ -242,16 +251,11 @@ def true_log_p(decoder, images):
     return quadrature(model, torch.from_numpy(images)).double().mean().item()
 
 
-def take_turns(folder, name, flags):
-    """Time the epochs of a peer and of this project in turn: seconds by name, and this project's peak memory in GB."""
-    config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE, precision="float32", compile="off")
-    contenders = {
-        title: functools.partial(project, dataclasses.replace(config, compile=compiled))
-        for title, compiled in OURS.items()
-    }
-    contenders[name] = functools.partial(peer_epoch, folder, name)
-    seconds, memory, _ = race(contenders, flags.rounds)
-    return seconds, {title: memory[title] for title in OURS}
+def find_contenders(folder, names, data_dir):
+    """The contenders of `race` by name: this project, and the peers that run."""
+    config = Config(device="cpu", data_dir=data_dir, batch_size=BATCH_SIZE, precision="float32")
+    ours = {name: functools.partial(project, dataclasses.replace(config, compile=flag)) for name, flag in OURS.items()}
+    return ours | {name: functools.partial(peer_epoch, folder, name) for name in names}
 
 
 @contextlib.contextmanager
@@ -271,20 +275,15 @@ def print_speed(seconds, numbers, memory):
     """Print how long an epoch takes; a ratio is the median, and the range, of the ratios round by round."""
     rows = []
     for name, times in seconds.items():
-        ratios = [summary([a / b for a, b in zip(times[name][1:], times[title][1:], strict=True)]) for title in OURS]
-        median = statistics.median(times[name][1:])
-        rows.append((name, f"{median:.2f}", *ratios, f"{times[name][0]:.2f}", f"{numbers[name].peak:.2f}"))
-    for title in OURS if seconds else ():
-        rest = [value for times in seconds.values() for value in times[title][1:]]
-        first = statistics.median(times[title][0] for times in seconds.values())
-        row = (f"{statistics.median(rest):.2f}", "", "", f"{first:.2f}", f"{memory[title]:.2f}")
-        rows.append((f"this project, {title}", *row))
-    print_rows(("peer", "s per epoch", "over ours, compiled", "over ours, eager", "first epoch s", "peak GB"), rows)
+        ratios = [[a / b for a, b in zip(times[1:], seconds[title][1:], strict=True)] for title in OURS]
+        peak = numbers[name].peak if name in numbers else memory[name]
+        rows.append((name, *map(summary, (times[1:], *ratios)), f"{times[0]:.2f}", f"{peak:.2f}"))
+    print_rows(("contender", "s per epoch", *(f"over {title}" for title in OURS), "first epoch s", "peak GB"), rows)
 
 
-def summary(ratios):
+def summary(values):
     """Median and range."""
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def print_packages(names, problems):

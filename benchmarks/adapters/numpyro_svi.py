@@ -15,7 +15,8 @@ def model(x):
     decode = numpyro.module("decoder", DECODE, (len(x), 2))
     with numpyro.plate("batch", len(x)):
         z = numpyro.sample("z", dist.Normal(jnp.zeros((len(x), 2)), 1.0).to_event(1))
-        numpyro.sample("x", dist.Bernoulli(logits=decode(z)).to_event(1), obs=x)
+        logits = decode(z)  # not a Bernoulli's: its log density of a grey pixel is minus infinity
+        numpyro.factor("x", (x * logits - jax.nn.softplus(logits)).sum(-1))
 
 
 def guide(x):
@@ -28,16 +29,15 @@ class Peer:
     def __init__(self, images):
         self.svi = SVI(model, guide, numpyro.optim.Adam(1e-3), Trace_ELBO())
         self.state = self.svi.init(jax.random.key(1), jnp.asarray(images[:128]))
-        self.batches = jax.jit(lambda state, order: jax.lax.scan(self.step, state, order))
         self.images = jnp.asarray(images)
+        self.batches = jax.jit(lambda state, order: jax.lax.scan(self.step, state, order))
 
     def step(self, state, rows):
         return self.svi.update(state, self.images[rows])
 
     def epoch(self):
-        order = jax.random.permutation(self.state.rng_key, len(self.images))
-        order = order[: len(order) // 128 * 128].reshape(-1, 128)
-        self.state, losses = self.batches(self.state, order)
+        order = jax.random.permutation(self.state.rng_key, len(self.images))[: len(self.images) // 128 * 128]
+        self.state, losses = self.batches(self.state, order.reshape(-1, 128))
         losses.block_until_ready()
 
     def loss(self, x):
@@ -52,5 +52,4 @@ class Peer:
         return [(weight.T, bias) for weight, bias in (hidden, output)]
 
     def log_p(self, x):
-        params = self.svi.get_params(self.state)
-        return -RenyiELBO().loss(self.state.rng_key, params, model, guide, x) / len(x)
+        return -RenyiELBO().loss(self.state.rng_key, self.svi.get_params(self.state), model, guide, x) / len(x)
