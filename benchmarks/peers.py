@@ -75,8 +75,12 @@ PEERS = {
     "JAX scan": Peer("jax_epoch", (JAX,), "leaves out the last batch, which is smaller"),
     "pixyz": Peer("pixyz_vae", ("pixyz==0.3.2", TORCH)),
     "multivae": Peer("multivae_mvae", ("multivae==1.0.3", TORCH), REFUSES_GREY),
-    "PyOD": Peer("pyod_vae", ("pyod==3.6.7", TORCH), "no Bernoulli pixels: the squared error"),
-    "pyautoencoder": Peer("pyautoencoder_vae", ("pyautoencoder==2.1.0", TORCH)),
+    "PyOD": Peer("pyod_vae", ("pyod==3.6.7", TORCH, "tqdm==4.70.1"), "needs torch and tqdm, which it does not install"),
+    "pyautoencoder": Peer(
+        "pyautoencoder_vae",
+        ("pyautoencoder==2.1.0", TORCH, "numpy==2.4.6"),
+        "none (NumPy, for the benchmark, is not installed with it)",
+    ),
     "rapidae": Peer("rapidae_vae", ("rapidae==0.0.5", KERAS, JAX), "installs Keras without a backend", ON_JAX),
 }
 

@@ -13,7 +13,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --no-compile pyod==3.6.7 torch==2.13.0 numpy==2.4.6 scikit-learn==1.9.1
+"$folder/venv/bin/pip" install --quiet --no-compile pyod==3.6.7 torch==2.13.0 numpy==2.4.6 scikit-learn==1.9.1 tqdm==4.70.1
 
 seen=$("$folder/venv/bin/python" - << 'PYTHON'
 import numpy as np
