@@ -48,6 +48,8 @@ def example():
     images[-1] = 1 - images[-1]
     with torch.no_grad():
         model.encoder[-1].weight.mul_(5)
+        model.encoder[-1].bias.copy_(torch.tensor([2.0, -2.0, -1.0, -1.0]))  # a KLD of some nats
+        model.decoder[-1].bias.fill_(-2)
         mu, logvar = model.encode(images)
     layers = [model.decoder[i] for i in (0, 2)]
     decoder = [(layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()) for layer in layers]
