@@ -64,9 +64,7 @@ PEERS = {
     "Keras on JAX": Peer("keras_vae", (KERAS, JAX), "no VAE of its own: a Model with compute_loss", ON_JAX),
     "Keras on torch": Peer("keras_vae", (KERAS, TORCH), "no VAE of its own: a Model with compute_loss", ON_TORCH),
     "Pyro": Peer("pyro_svi", ("pyro-ppl==1.9.2", TORCH), REFUSES_GREY),
-    "NumPyro": Peer(
-        "numpyro_svi", ("numpyro==0.22.0", JAX), "log p of a grey pixel is -inf without a word: a factor in its place"
-    ),
+    "NumPyro": Peer("numpyro_svi", ("numpyro==0.22.0", JAX), "log p of a grey pixel is -inf: a factor in its place"),
     "TensorFlow Probability": Peer(
         "tfp_layers",
         ("tensorflow-probability==0.25.0", "tensorflow-cpu==2.21.0", "tf-keras==2.21.0"),
