@@ -211,7 +211,8 @@ def started(folder, name):
 
 def last_line(path):
     """The last line of a worker's log: what it failed of."""
-    return (path.read_text(encoding="utf-8").split("\n") or [""])[-2]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[-1] if lines else "it ended without a word"
 
 
 def measure(folder, name):

@@ -1,10 +1,7 @@
 """The peers of benchmarks/peers.py: their table, and how their losses are read. None of them is installed here."""
 
 import ast
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,18 +106,3 @@ def test_average_of_batches_of_other_sizes_is_recognised(example):
     assert {words: read_average([value], reading, example[2]) for words, value in cases.items()} == {
         w: w for w in cases
     }
-
-
-@pytest.mark.slow
-def test_worker_trains_and_measures_a_peer(tmp_path):
-    rng = np.random.default_rng(0)
-    path = tmp_path / "images.npz"
-    np.savez(path, train=rng.integers(0, 256, (256, 784), np.uint8), test=rng.integers(0, 256, (129, 784), np.uint8))
-    command = [sys.executable, WORKER, "pytorch_examples", path]
-    done = subprocess.run(command, input="epoch\nmeasure\n", capture_output=True, text=True, check=True)
-    *empty, found = map(json.loads, done.stdout.splitlines())
-    assert empty == [{}, {}]
-    decoder = [[np.array(values) for values in layer] for layer in found["decoder"]]
-    x = np.load(path)["test"][:128] / 255
-    terms = closed_terms(np.array(found["mu"])[:128], np.array(found["logvar"])[:128], decoder, x)
-    assert read(found["losses"], terms).words == "BCE + KL; sum over the batch"

@@ -51,7 +51,7 @@ def measure(peer, uneven):
         "mu": mu.tolist(),
         "logvar": logvar.tolist(),
         "decoder": [[array(value).tolist() for value in weights(layer)] for layer in peer.decoder()],
-        "losses": [float(peer.loss(x)) for _ in range(DRAWS)],
+        "losses": [float(array(peer.loss(x))) for _ in range(DRAWS)],
     }
     if hasattr(peer, "evaluate"):
         found["evaluated"] = [float(peer.evaluate(uneven)) for _ in range(EVALUATIONS)]
