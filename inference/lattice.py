@@ -10,7 +10,7 @@ import torch
 from support.data.datasets import pixels
 from support.latent import likelihood
 
-REACH = 4.5  # standard deviations of the prior N(0, I)
+REACH = 10  # standard deviations of the prior N(0, I): without an encoder, posteriors may lie far out
 CELLS_AT_A_TIME = 5000
 
 

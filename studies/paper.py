@@ -14,11 +14,11 @@ from torch import nn
 
 import train
 from inference import lattice
+from inference.gaussian_vae import GaussianVAE
 from model import VAE, bce, log_normal
 from studies import common, frey
 from support.machine.arithmetic import fast_arithmetic
 from support.run.config import Config
-from variants.gaussian import GaussianVAE
 
 BATCH = 100
 DEVIATION = 0.01  # of the first weights, N(0, 0.01): the first author's library (anglepy) reads it so

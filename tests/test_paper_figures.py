@@ -11,6 +11,7 @@ from linear_gaussian import VARIANCE, LinearGaussian, negative_log_density
 from torch.distributions import MultivariateNormal, Normal
 
 from inference import hmc, lattice
+from inference.gaussian_vae import GaussianVAE
 from model import VAE
 from studies import frey, marginal, paper
 from support.data import datasets
@@ -18,7 +19,6 @@ from support.errors import UserError
 from support.latent import likelihood
 from support.run.config import default_data_dir
 from support.seeds import generator
-from variants.gaussian import GaussianVAE
 
 
 def gaussian_vae(variance, floor=0.0, scale=1.0):
@@ -77,9 +77,9 @@ def test_sum_over_a_lattice_is_quadrature():
 def test_hmc_on_a_gaussian_has_its_mean_covariance_and_acceptance():
     target = MultivariateNormal(torch.tensor([1.0, -2.0]), torch.tensor([[1.0, 0.6], [0.6, 0.5]]))
     for has_own_steps in (False, True):
-        plan = hmc.Plan(burn_in=300, has_own_steps=has_own_steps)
-        points, accepted = hmc.sample(target.log_prob, torch.zeros(200, 2), 200, plan, generator(0))
-        assert points.z.shape == (200, 200, 2)
+        plan = hmc.Plan(burn_in=150, has_own_steps=has_own_steps)
+        points, accepted = hmc.sample(target.log_prob, torch.zeros(600, 2), 60, plan, generator(0))
+        assert points.z.shape == (60, 600, 2)
         draws = points.z.flatten(0, 1)
         torch.testing.assert_close(draws.mean(0), target.mean, atol=0.05, rtol=0)
         torch.testing.assert_close(draws.T.cov(), target.covariance_matrix, atol=0.05, rtol=0)
@@ -96,7 +96,7 @@ def test_trajectory_into_a_place_without_density_is_refused():
     assert points.z.mean().item() == pytest.approx((2 / math.pi) ** 0.5, abs=0.1)  # of a half normal
 
 
-@pytest.mark.parametrize("is_diagonal", [False, True])
+@pytest.mark.parametrize("is_diagonal", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_estimate_of_appendix_d_is_exact_for_a_linear_gaussian_model(is_diagonal, monkeypatch):
     monkeypatch.setattr(marginal, "bce", negative_log_density)
     model = LinearGaussian(0.3 * torch.randn(12, 3, generator=generator(0)))
@@ -125,6 +125,7 @@ def test_lattice_knows_peaks_and_modes():
     assert has_several.tolist() == [True]
 
 
+@pytest.mark.slow
 def test_monte_carlo_em_raises_log_p_without_an_encoder(small_mnist):
     dataset = datasets.load("mnist", small_mnist)
 
