@@ -259,7 +259,9 @@ def draw_curves(rows):
         axes.set_xticks(ticks, [f"{number:,}" for number in ticks])
         axes.minorticks_off()
     figure.axes[0].set_ylabel("log p(x), nats per image")
-    figure.axes[-1].legend(frameon=False, fontsize=9, title="lines: quadrature\nmarks: appendix D (o train, x test)")
+    lines = figure.axes[0].get_legend_handles_labels()
+    title = "lines: quadrature\nmarks: appendix D\n(o train, x test)"
+    figure.legend(*lines, loc="outside right center", frameon=False, fontsize=9, title=title)
     return figure
 
 

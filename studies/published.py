@@ -189,11 +189,7 @@ def steps_per_epoch(run):
     return math.ceil(len(run.dataset.train_images) / run.config.batch_size)
 
 
-PROTOCOLS = {
-    "pythae": follow_pythae,
-    "altosaar": follow_altosaar,
-    "burda": follow_burda,
-}
+PROTOCOLS = {"pythae": follow_pythae, "altosaar": follow_altosaar, "burda": follow_burda}
 
 
 def fit(trial, images, run, path, overwrite):
