@@ -48,6 +48,7 @@ FOLLOWED = {
     "support/machine/devices.py:present_device": "test_fewer_gpus_than_processes",
     "support/machine/processes.py:explain_lost_process": "",  # says what happened; torchrun starts the processes again
     "support/machine/processes.py:joined": "",  # names what to check, and is followed in test_filesystems.py
+    "support/machine/steps.py:check_finite": "test_loss_that_is_not_finite",
     "support/run/checkpoint.py:check_fit": "test_run_of_other_widths",
     "support/run/checkpoint.py:check_same_run": "test_run_of_other_settings",
     "support/run/checkpoint.py:damage": "test_run_that_cannot_be_read",
@@ -57,7 +58,6 @@ FOLLOWED = {
     "support/run/checkpoint.py:restore": "test_best_pt_that_is_missing_or_another_one",
     "support/run/console.py:Output.write": "",  # names the stream and the system's reason
     "support/run/storage.py:lock": "test_results_dir_that_cannot_be_used",
-    "train.py:not_finite": "test_loss_that_is_not_finite",
     "variants/__init__.py:check_batches": "test_batches_without_mmd",
 }
 
