@@ -401,9 +401,8 @@ def test_loss_that_is_not_finite(run_main, tmp_path, monkeypatch, flags):
 
     monkeypatch.setattr(train, "choose_step", diverge)
     done = run_main(tmp_path, *begun, "--epochs", 3)
-    refused(
-        done, "in epoch 2, batch 1: name a lower --lr, or --precision float32 with --resume, which goes on from epoch 1"
-    )
+    advice = "name a lower --lr or --precision float32; add --resume to go on from epoch 1"
+    refused(done, f"in epoch 2, batch 1: {advice}")
     done = succeeded(run_main(tmp_path, "--resume", "--epochs", 3, *flags))
     assert "Continuing after epoch 1 of 3" in done.out
 
