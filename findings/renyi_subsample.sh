@@ -18,7 +18,7 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --no-compile torch==2.13.0 pyro-ppl==1.9.2 numpyro==0.22.0 jax==0.10.2 jaxlib==0.10.2 numpy==2.4.6
 
-"$folder/venv/bin/python" - << 'PYTHON'
+"$folder/venv/bin/python" - << 'PYTHON' || exit 1
 import sys
 
 import jax
