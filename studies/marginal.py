@@ -36,7 +36,7 @@ UPDATES = 5  # of the weights for each sample
 FLOOR = 1e-3  # the least deviation of the Gaussian that is fitted to draws, in the prior's
 REPEATS = 2
 CELLS = {2: 20, 3: 6}  # by latents: of a lattice, per standard deviation of the prior and axis
-QUICK_CELLS = {2: 5, 3: 2}
+QUICK_CELLS = {2: 5, 3: 1}
 CHUNK = 25  # images at a time
 SECOND = 3  # a peak counts if it is at most so many nats below the highest one
 
