@@ -16,6 +16,8 @@ from support.data import datasets
 from support.latent import likelihood
 from support.seeds import generator
 
+pytestmark = pytest.mark.exact_log_p
+
 
 @pytest.fixture
 def gaussian(monkeypatch):

@@ -13,6 +13,8 @@ from support.errors import UserError
 from support.latent import likelihood
 from support.seeds import generator
 
+pytestmark = pytest.mark.exact_log_p
+
 
 @pytest.fixture
 def model():

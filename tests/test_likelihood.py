@@ -23,6 +23,7 @@ from support.seeds import generator
 from variants.priors import Mixture, VampPrior
 from variants.wae import WAE
 
+pytestmark = pytest.mark.exact_log_p
 MODELS = ("normal", "mixture", "vamp", "wae")
 
 
@@ -224,7 +225,6 @@ def test_estimate_with_more_latents_is_near_importance_sampling_with_many_draws(
     torch.testing.assert_close(log_p, many.log_p, atol=0.1, rtol=0)
     assert k == 200
     assert (ess > 20).all()
-    assert likelihood.estimate(model, images).k == likelihood.MOST_SAMPLES
 
 
 def test_displaced_encoder_is_corrected_by_the_draws_of_the_prior(trained):
@@ -332,7 +332,7 @@ def test_sampling_follows_from_generator():
 
 
 def test_proposal_widens_the_encoder_if_that_is_too_narrow(gaussian_pixels):
-    images = random_images(200, 5)
+    images = random_images(60, 5)
     weight = torch.randn(5, 3, generator=generator(0))
     narrow, right = (
         likelihood.fit_proposal(LinearGaussian(weight, widening), images, 20).widening for widening in (0.3, 1.5)
@@ -347,7 +347,7 @@ def test_proposal_around_code_has_width_of_posterior(gaussian_pixels, monkeypatc
     model = LinearGaussian(weight)
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda x: (encode(x)[0], None))
-    proposal = likelihood.fit_proposal(model, random_images(200, 5), 10)
+    proposal = likelihood.fit_proposal(model, random_images(60, 5), 10)
     assert 0.03 < proposal.scale < 0.2
     assert 0.05 < proposal.widening * proposal.scale < 0.6
 

@@ -20,6 +20,8 @@ FLAGS = ("--hidden_dims", HIDDEN, "--batch_size", BATCH, "--log_interval", 1, "-
 NUMBERS = r"BCE_Loss: (\S+), (?:KLD|MMD)_Loss: (\S+), Total_Loss: (\S+)"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-3}
 
+pytestmark = pytest.mark.exact_log_p
+
 
 def read_images(small_mnist, part):
     """The pixels of a part of the stand-in for MNIST, (N, 784) in [0, 1], read from the bytes of its file."""
