@@ -5,7 +5,9 @@
 
 import ast
 import contextlib
+import errno
 import gzip
+import os
 import shutil
 import sys
 from importlib import metadata
@@ -378,9 +380,16 @@ def test_best_pt_that_is_missing_or_another_one(copied_run, run_main, tmp_path, 
     succeeded(run_main(copied_run.folder, *ONE, "--overwrite"))
 
 
-def test_results_dir_that_cannot_be_used(run_main, tmp_path):
+def refuse_writing(path):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+
+def test_results_dir_that_cannot_be_used(run_main, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    refused(run_main(tmp_path / "file", *ONE), "name another --results_dir")
+    refused(run_main(tmp_path / "file", *ONE), "file is not a directory; name another --results_dir")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "has_locks", refuse_writing)
+        refused(run_main(tmp_path / "locked", *ONE), "locked cannot be written (Read-only file system); name another")
     succeeded(run_main(tmp_path / "results", *ONE))
     with storage.lock(tmp_path / "results"):
         refused(run_main(tmp_path / "results", *ONE), "wait for it, or name another --results_dir")

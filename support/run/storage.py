@@ -99,26 +99,26 @@ def sync_directory(folder):
 @contextlib.contextmanager
 def lock(folder):
     """Hold the directory, made if missing, against a second run. The lock ends with the process, however that ends."""
+    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{folder} is not a directory; name another --results_dir") from error
-    path = folder / ".lock"
-    if not has_locks(path):
+        can_lock = has_locks(path)
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "is not a directory" if is_file else f"cannot be written ({error.strerror})"
+        raise UserError(f"{folder} {reason}; name another --results_dir") from error
+    if not can_lock:
         print(f"WARNING: {folder} is on a file system without locks: start no second run there", file=sys.stderr)
         yield
         return
-    file_lock = filelock.FileLock(path, blocking=False)
     try:
-        file_lock.acquire()
+        held = filelock.FileLock(path, blocking=False).acquire()
     except filelock.Timeout as error:
         raise UserError(
             f"another run is writing to {folder}{advice_on_srun()}; wait for it, or name another --results_dir"
         ) from error
-    try:
+    with held:
         yield
-    finally:
-        file_lock.release()
 
 
 def has_locks(path):
