@@ -68,8 +68,9 @@ def use(page, rng):
         page.mouse().scroll_from_origin(origin, 0, amount).perform()
         page.wait_for_frame()
     classes = page.driver.find_elements("css selector", "#legend button")
-    for _ in range(2):
-        classes[rng.randrange(len(classes))].click()
+    for _ in range(2):  # hides a class, and shows it again
+        classes[3].click()
+        page.wait_for_frame()
     page.press("epoch", "HOME")
     page.click("play")
     page.wait_until("document.getElementById('play').textContent === 'Play'")

@@ -37,32 +37,44 @@ STAGES = {
 
 @pytest.mark.slow
 def test_hundred_signals_end_a_run_as_documented(tmp_path):
-    signal_again_and_again(tmp_path, signals=100, starts=10)
+    signal_starting_commands(tmp_path, 10)
+    for stage in STAGES:
+        signal_copies(tmp_path / stage, stage, 17)
 
 
 @pytest.mark.long
-def test_ten_thousand_signals_end_a_run_as_documented(tmp_path):
-    signal_again_and_again(tmp_path, signals=10_000, starts=300)
+def test_three_hundred_signals_end_a_command_that_starts(tmp_path):
+    signal_starting_commands(tmp_path, 300)
 
 
-def signal_again_and_again(folder, signals, starts):
-    """Send SIGTERM at random moments: to copies of a run in each of STAGES, and to commands that have just started."""
-    endings = {"first three seconds of the command": starting_commands(folder, starts)}
-    process = forks().Process(target=run_and_fork, args=(folder, -(-signals // len(STAGES))))
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+def test_ten_thousand_signals_end_a_run_as_documented(tmp_path, stage):
+    signal_copies(tmp_path / "stage", stage, -(-10_000 // len(STAGES)))
+
+
+def signal_copies(folder, stage, signals):
+    """Send SIGTERM to copies of a run in one of STAGES, at random moments, until so many have stopped one."""
+    folder.mkdir()
+    process = forks().Process(target=run_and_fork, args=(folder, stage, signals))
     process.start()
     process.join()
     assert process.exitcode == 0, (folder / "errors").read_text()
-    endings |= json.loads((folder / "endings").read_text())
-    print("\nwhere the signal came: {exit code: times}", json.dumps(endings, indent=1))
-    left = sum(ends.pop("143") for ends in endings.values())
-    default = endings["first three seconds of the command"].pop("-15", 0)  # before Python has read main.py
-    assert all(ends.keys() <= {"0"} for ends in endings.values()), endings  # 0: it was done before
-    assert left + default >= signals
-    assert (folder / "errors").read_text() == INTERRUPTED * left
+    check_endings(folder, stage, json.loads((folder / "endings").read_text()))
 
 
-def starting_commands(folder, n):
-    """How n commands end that get a SIGTERM in their first three seconds."""
+def check_endings(folder, stage, endings):
+    """Assert that each signal stopped its run with 143 and the documented line, or came when that was done: 0.
+
+    `endings` counts exit codes.
+    """
+    print(f"\n{stage}: {{exit code: times}} {endings}", flush=True)
+    assert endings.keys() <= {"143", "0"}, endings
+    assert (folder / "errors").read_text() == INTERRUPTED * endings["143"]
+
+
+def signal_starting_commands(folder, n):
+    """Send SIGTERM to n commands, each in its first three seconds."""
     rng = random.Random(0)
     endings = collections.Counter()
     for _ in range(n):
@@ -72,20 +84,20 @@ def starting_commands(folder, n):
         time.sleep(3 * rng.random())
         process.terminate()
         endings[str(process.wait(PATIENCE))] += 1
-    return endings
+    endings.pop("-15", None)  # before Python has read main.py
+    check_endings(folder, "first three seconds", endings)
 
 
-def run_and_fork(folder, n):
-    """Run main.py on digits in this process; at each of STAGES, fork and signal copies of it."""
+def run_and_fork(folder, stage, n):
+    """Run main.py on digits in this process; at a stage, fork and signal copies of it."""
     torch.set_num_threads(1)  # a copy has no other thread
     tqdm.set_lock(threading.RLock())
     os.dup2(os.open(folder / "errors", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     leave_on_signals(main.INTERRUPTED)
     endings = {}
-    for stage, (module, name) in STAGES.items():
-        function = getattr(module, name)
-        setattr(module, name, functools.partial(fork_and_call, function, endings.setdefault(stage, {}), n))
+    module, name = STAGES[stage]
+    setattr(module, name, functools.partial(fork_and_call, getattr(module, name), endings, n))
     code = main.main(["--dataset", "digits", "--epochs", "1", "--results_dir", str(folder / "run")])
     (folder / "endings").write_text(json.dumps(endings))
     sys.exit(code)
