@@ -125,8 +125,8 @@ def main():
                 numbers[name] = measure(folder, name)
             except PeerError as error:
                 problems[name] = str(error)
+        print_numbers(numbers)
         seconds, memory, _ = race(find_contenders(folder, numbers, flags.data_dir), flags.rounds)
-    print_numbers(numbers)
     print_speed(seconds, numbers, memory)
     print_packages(names, problems)
 

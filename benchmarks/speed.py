@@ -163,7 +163,7 @@ def products(config):
 
 
 def race(contenders, rounds):
-    """Time each contender for a first epoch and then `rounds` more; one that lacks a package is left out.
+    """Time each contender for a first epoch and then `rounds` more; one that lacks a package, or ends, is left out.
 
     Args:
         contenders: from `find_contenders`.
@@ -186,13 +186,18 @@ def race(contenders, rounds):
     memory = {}
     faults = {}
     for _ in range(1 + rounds):
-        for name, pipe in pipes.items():
-            pipe.send(True)
-            elapsed, memory[name], faults[name] = pipe.recv()
-            seconds[name].append(elapsed)
+        for name, pipe in list(pipes.items()):
+            try:
+                pipe.send(True)
+                elapsed, memory[name], faults[name] = pipe.recv()
+            except (EOFError, BrokenPipeError):
+                print(f"left out: {name} (it has ended)")
+                del pipes[name]
+            else:
+                seconds[name].append(elapsed)
     for pipe in pipes.values():
         pipe.send(False)
-    return seconds, memory, faults
+    return {name: seconds[name] for name in pipes}, memory, faults
 
 
 def serve(pipe, make_epoch):

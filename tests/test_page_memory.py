@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_explorer import Page, need
+from page import Page, need
 
 from benchmarks import browsers
 
