@@ -1,4 +1,4 @@
-"""How many epochs and seconds to the review's best test loss, 148.3267, with its network? benchmarks/speedrun.py
+"""How many epochs and seconds to the review's best test loss, 148.3267, with its network? python -m benchmarks.speedrun
 
 The recipe was chosen on 5,000 held-out training images, where --ablations shows what each change to it costs. The test
 set only decides when to stop the clock.

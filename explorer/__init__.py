@@ -48,9 +48,13 @@ def save_means(run, result):
 
 
 def write(config, dataset, history):
-    """Write the page of a run, from its best.pt and what `save_means` wrote; returns whether that was possible.
+    """Write the page of a run at its end. Only two latent dimensions have one. See `page_of`, which may fail."""
+    if config.latent_dim == 2:
+        storage.try_write(config.results_dir / "explorer.html", page_of(config, dataset, history))
 
-    Only two latent dimensions have a page.
+
+def page_of(config, dataset, history):
+    """The page of a run of two latent dimensions, as bytes, from its best.pt and what `save_means` wrote.
 
     Args:
         config: the run's settings; its results_dir is where the files are.
@@ -59,10 +63,8 @@ def write(config, dataset, history):
 
     Raises:
         UserError: best.pt is damaged or of another run, or a frame of the film is damaged.
-        OSError: a file cannot be read or written.
+        OSError: a file cannot be read.
     """
-    if config.latent_dim != 2:
-        return False
     folder = config.results_dir
     model = load_best(config, history)
     rows = shown(dataset.test_labels.cpu().numpy())
@@ -94,7 +96,7 @@ def write(config, dataset, history):
         "best": checkpoint.best_of(history)["epoch"],
         "first": first(model, images),
     }
-    return storage.try_write(folder / "explorer.html", page(content).encode())
+    return page(content).encode()
 
 
 @torch.no_grad()
@@ -130,7 +132,7 @@ def load_best(config, history):
     model = checkpoint.load_model(path)
     best = checkpoint.best_of(history)
     if checkpoint.read(path).get("row") != best:
-        raise UserError(f"{path} is not of epoch {best['epoch']}, the best: run the same command again to complete it")
+        raise UserError(f"{path} is not of epoch {best['epoch']}, the best: run main.py with the run's flags again")
     return model
 
 

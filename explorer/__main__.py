@@ -21,7 +21,7 @@ def write(folder, data_dir=None, dataset=None):
     """
     import explorer  # here: PyTorch takes seconds to import, and --help need not wait
     from support.data import datasets
-    from support.run import checkpoint
+    from support.run import checkpoint, storage
 
     if not (folder / "checkpoint.pt").exists():
         raise UserError(f"there is no run in {folder}: checkpoint.pt is missing")
@@ -34,14 +34,22 @@ def write(folder, data_dir=None, dataset=None):
         data = datasets.load(name, data_dir or config.data_dir, download=False, cache=folder / datasets.CACHE)
         changed = checkpoint.data_changes(saved.data, data.checksums)
         if changed:
-            raise UserError(f"{data.title} is not what the run was trained on ({changed}): name that as --dataset")
-        if not explorer.write(config, data, saved.history):
-            raise UserError(f"there is no new page: close explorer.html in {folder}, and try again")
+            raise UserError(
+                f"{data.title} is not what the run was trained on ({changed}): name the run's own images as --dataset, "
+                "or the folder of its published files as --data_dir"
+            )
+        content = explorer.page_of(config, data, saved.history)
+    try:
+        storage.write(folder / "explorer.html", content)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be written ({error.strerror}): close it where it is open, and try again"
+        ) from error
 
 
 def main(argv=None):
     """Run the command and return its exit code: 0 done, 1 it could not be done, 2 bad flags."""
-    return exit_code("explorer", lambda: run(argv))
+    return exit_code("explorer", lambda: run(argv), {"--data_dir", "--dataset"})
 
 
 def run(argv):

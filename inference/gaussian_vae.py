@@ -1,6 +1,6 @@
 """A VAE for real-valued pixels, whose p(x|z) is Gaussian (appendix C.2). Studies train it; no flag does.
 
-The pixels are densities on [0, 1], so that the nats of its bound may be positive.
+p(x|z) is a density over pixel values in [0, 1], so its logarithm, and the bound, may be positive.
 """
 
 import math

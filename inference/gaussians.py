@@ -23,7 +23,7 @@ CELLS = 20  # per standard deviation of the prior and axis, of the lattice on wh
 
 
 def bounds(model, x, mu, logvar, order=ORDER):
-    """The ELBO for q = N(mu, diag(exp(logvar))), with the expectation by Gauss-Hermite quadrature, in nats.
+    """The ELBO for the prior N(0, I) and q = N(mu, diag(exp(logvar))), in nats, by Gauss-Hermite quadrature.
 
     Args:
         x: (N, 784), pixels in [0, 1].

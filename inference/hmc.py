@@ -46,10 +46,10 @@ def move(at, point, size, leaps, source):
     gain += 0.5 * (momentum.square() - end_momentum.square()).sum(-1)
     accepted = torch.rand(gain.shape, generator=source).log() < gain
     fields = zip(end, point, strict=True)
-    return type(point)(*(torch.where(match(accepted, new), new, old) for new, old in fields)), accepted
+    return type(point)(*(torch.where(with_last_axis(accepted, new), new, old) for new, old in fields)), accepted
 
 
-def match(accepted, values):
+def with_last_axis(accepted, values):
     """accepted (...) with a last axis if the values have one."""
     return accepted.unsqueeze(-1) if values.dim() > accepted.dim() else accepted
 

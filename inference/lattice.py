@@ -21,10 +21,10 @@ def box(dims, cells):
 
 @torch.no_grad()
 def log_p(log_joint, images, dims, cells):
-    """log p(x), (N,) float64, of images (N, 784) uint8, whatever their pixels' distribution: a sum over `box`.
+    """log p(x), (N,) float64, of images (N, image_dim) uint8, whatever their pixels' distribution: a sum over `box`.
 
     Args:
-        log_joint: from x (N, 784) and z (G, dims) to log p(x, z), (N, G).
+        log_joint: from x (N, image_dim) and z (G, dims) to log p(x, z), (N, G).
     """
     x = pixels(images)
     sums = [log_joint(x, z).logsumexp(1) for z in box(dims, cells).split(CELLS_AT_A_TIME)]

@@ -5,6 +5,7 @@
 
 import contextlib
 import io
+import sys
 
 import numpy as np
 import torch
@@ -47,7 +48,10 @@ def write_last(run):
     frames = [files.frame(folder, "latent", row["epoch"]) for row in run.history]
     frames = [path for path in frames if path.exists()]  # the user may have deleted some
     if frames:
-        storage.try_write(folder / "latent.gif", utils.gif(frames))
+        try:
+            storage.try_write(folder / "latent.gif", utils.gif(frames))
+        except OSError as error:
+            print(f"WARNING: {error.filename}: {error.strerror}; delete it, and repeat the command", file=sys.stderr)
     which = f"{run.dataset.title}, best epoch {checkpoint.best_of(run.history)['epoch']}"
     storage.try_write(folder / "manifold.png", draw_manifold(model, run.dataset, which))
     images = model.sample(64, generator(run.config.seed)).numpy()

@@ -41,6 +41,7 @@ from support.run.signals import leave_on_signals
 from support.seeds import generator
 from variants.priors import moments
 
+FLAGS = {"--data_dir", "--results_dir", "--quick", "--overwrite"}
 SAMPLES = 500  # per image, for log p(x) with more than two latents
 QUICK_SAMPLES = 100
 QUICK_EPOCHS = 2
@@ -197,7 +198,7 @@ def save(path, identity, content):
     storage.write(path, checkpoint.serialize({"format": checkpoint.FORMAT, "identity": identity, "content": content}))
 
 
-def once(path, identity, overwrite, work):
+def load_or_compute(path, identity, overwrite, work):
     """What `work` returns, which is saved to a file, or what an earlier study has saved there."""
     content = load_saved(path, identity, overwrite)
     if content is None:
@@ -379,7 +380,7 @@ def run_study(study):
     """Call a study's main function and print how long it took, then end the process with its exit code."""
     leave_on_signals("Interrupted; the same command without --overwrite continues the study")
     start = time.perf_counter()
-    code = exit_code(Path(sys.argv[0]).name, study)
+    code = exit_code(Path(sys.argv[0]).name, study, FLAGS)
     if code == 0:
         print(f"{time.perf_counter() - start:.0f} s on this machine ({usable_cpus()} cores)")
     sys.exit(code)

@@ -78,7 +78,7 @@ def measure_curve(flags, run):
     """Train a method on a number of images, or find it done: its rows of marginal.csv, and the weights of its model."""
     path = flags.results_dir / "runs" / f"marginal,{run[0]},{run[1]}.pt"
     identity = repr((run, RUN, paper.RATES, NUMBERS, IMAGES, Trial(), LEAPS, UPDATES))
-    return common.once(path, identity, flags.overwrite, functools.partial(fit, flags, *run))
+    return common.load_or_compute(path, identity, flags.overwrite, functools.partial(fit, flags, *run))
 
 
 def fit(flags, method, n):
@@ -186,7 +186,7 @@ def measure_trials(flags, latents):
     """The rows of appendix_d.csv of a network, and its errors (N,) by trial, computed or found done."""
     path = flags.results_dir / "runs" / f"appendix_d,{latents}.pt"
     identity = repr((latents, TRIALS, TESTED, REPEATS, CELLS, NUMBERS))
-    return common.once(path, identity, flags.overwrite, functools.partial(compare, flags, latents))
+    return common.load_or_compute(path, identity, flags.overwrite, functools.partial(compare, flags, latents))
 
 
 def compare(flags, latents):
@@ -200,7 +200,7 @@ def compare(flags, latents):
     n, cells = (QUICK_IMAGES, QUICK_CELLS) if flags.quick else (TESTED, CELLS)
     images = images[:: len(images) // n][:n]
     truth = exact(model, images, cells)
-    starts, has_several = look(model, images, cells[latents])
+    starts, has_several = find_starts_and_modes(model, images, cells[latents])
     rows, all_errors = [], {}
     for name, trial in itertools.islice(TRIALS.items(), QUICK_TRIALS if flags.quick else None):
         x, start = pixels(images).repeat(REPEATS, 1), starts[trial.start].repeat(REPEATS, 1)
@@ -224,7 +224,7 @@ def compare(flags, latents):
 
 
 @torch.no_grad()
-def look(model, images, cells):
+def find_starts_and_modes(model, images, cells):
     """Where chains of images (N, 784) uint8 start, (N, latent_dim) by name, and whose posterior has several modes."""
     dims, source = model.latent_dim, generator(paper.SEED)
     z = lattice.box(dims, cells)

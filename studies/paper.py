@@ -135,7 +135,7 @@ def main():
 
 
 def compare_splits(flags, runs):
-    """What the network of the random split knows of the frames it did not see, and what it cost not to see their film.
+    """The bound and log p(x) of frames that were not trained on: of the random split, and of the split of the film.
 
     Returns: a dict for each stretch of the film, of the means over those of its frames that the random split held out.
     """
@@ -175,7 +175,9 @@ def train_once(flags, run):
     spans = QUICK_SPANS if flags.quick else (FIRST, run.search, run.last)
     identity = repr((run, *spans, RATES, BATCH, DEVIATION, SEED, PER_DECADE, frey.CELLS))
     path = flags.results_dir / "runs" / f"{run.name}.pt"
-    return common.once(path, identity, flags.overwrite, functools.partial(fit, load(flags, run), run, *spans))
+    return common.load_or_compute(
+        path, identity, flags.overwrite, functools.partial(fit, load(flags, run), run, *spans)
+    )
 
 
 def fit(dataset, run, first, search, last):
@@ -238,7 +240,7 @@ def initialise(model):
 
 
 def bound(model, images):
-    """The ELBO, one sample of z per image, averaged over images (N, 784) uint8, in nats."""
+    """The ELBO, one sample of z per image, averaged over images (N, image_dim) uint8, in nats."""
     evaluation = train.evaluate(model, images)
     total = evaluation.bce + evaluation.divergence
     return -math.inf if math.isnan(total) else -total  # a rate that is too high must not be the best

@@ -9,6 +9,7 @@ import errno
 import gzip
 import os
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -60,7 +61,7 @@ FOLLOWED = {
     "support/run/checkpoint.py:restore": "test_best_pt_that_is_missing_or_another_one",
     "support/run/console.py:Output.write": "",  # names the stream and the system's reason
     "support/run/storage.py:lock": "test_results_dir_that_cannot_be_used",
-    "variants/__init__.py:check_batches": "test_batches_without_mmd",
+    "variants/__init__.py:check_mmd": "test_batches_without_mmd",
 }
 
 
@@ -238,6 +239,9 @@ def test_batches_without_mmd(run_main, tmp_path):
     flags = ("--divergence", "mmd", *ONE)
     refused(run_main(tmp_path, *flags, "--batch_size", 23), "change --batch_size")
     succeeded(run_main(tmp_path, *flags, "--batch_size", 25))
+    resumed = (*SMALL, "--epochs", 2, "--resume")
+    refused(run_main(tmp_path, *resumed, "--prior", "vamp"), "leave --prior at normal")
+    succeeded(run_main(tmp_path, *resumed))
 
 
 # The machine
@@ -448,18 +452,54 @@ def test_page_of_a_run_whose_images_have_moved_or_changed(tmp_path, capsys):
     assert page(results, "--dataset", moved) == 0
     other = write_images(tmp_path / "other", {"a": 7, "b": 9})
     assert page(results, "--dataset", other) == 1
-    assert "name that as --dataset" in capsys.readouterr().err
+    assert "name the run's own images as --dataset" in capsys.readouterr().err
 
 
 def test_page_of_a_run_that_was_interrupted(copied_run, small_mnist, run_main, tmp_path, capsys):
     succeeded(run_main(tmp_path / "another", *ONE))
     shutil.copy(tmp_path / "another" / "best.pt", copied_run.folder)
     assert page(copied_run.folder, "--data_dir", small_mnist) == 1
-    assert "run the same command again to complete it" in capsys.readouterr().err
+    assert "run main.py with the run's flags again" in capsys.readouterr().err
     succeeded(run_main(copied_run.folder, *copied_run.flags))  # done: the last epoch is the best, and is not looked at
     (copied_run.folder / "samples.png").unlink()
     succeeded(run_main(copied_run.folder, *copied_run.flags))
     assert page(copied_run.folder, "--data_dir", small_mnist) == 0
+
+
+def test_errors_of_the_page_and_of_studies_name_the_flags_that_are_main_py_s(copied_run, small_mnist, tmp_path, capsys):
+    path = copied_run.folder / "checkpoint.pt"
+    path.write_bytes(b"damaged")
+    assert page(copied_run.folder, "--data_dir", small_mnist) == 1
+    assert "(flags of main.py: --overwrite, --results_dir)" in capsys.readouterr().err
+    study = [sys.executable, "-m", "studies.prior", "--quick", "--results_dir", tmp_path]
+    run = tmp_path / "quick" / "runs" / "prior=normal,seed=1,epochs=2,lr=0.008"
+    succeeded(call_main("--results_dir", run, *ONE, "--dataset", "digits"))
+    done = subprocess.run(study, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "holds another run" in done.stderr
+    assert "--resume" in done.stderr.partition(" (flags of main.py: ")[2]
+
+
+def test_page_that_cannot_be_written(copied_run, small_mnist, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "rename", lambda part, path: refuse_writing(path))
+        assert page(copied_run.folder, "--data_dir", small_mnist) == 1
+    assert "explorer.html cannot be written (Read-only file system): close it where" in capsys.readouterr().err
+    assert page(copied_run.folder, "--data_dir", small_mnist) == 0
+
+
+def test_damaged_frame_of_the_gif(copied_run, run_main):
+    path = copied_run.folder / "latent" / "epoch_002.png"
+    path.write_bytes(b"damaged")
+    (copied_run.folder / "latent.gif").unlink()
+    (copied_run.folder / "samples.png").unlink()
+    done = run_main(copied_run.folder, *copied_run.flags)
+    succeeded(done)
+    assert done.err == f"WARNING: {path}: cannot be read as a picture; delete it, and repeat the command\n"
+    assert (copied_run.folder / "samples.png").exists()
+    path.unlink()
+    assert run_main(copied_run.folder, *copied_run.flags).err == ""
+    assert (copied_run.folder / "latent.gif").exists()
 
 
 def test_damaged_frame_of_the_film(copied_run, small_mnist, capsys):

@@ -455,6 +455,15 @@ def test_damaged_file_of_another_form_is_refused_by_name(tmp_path, name):
     assert str(tmp_path / name) in str(refusal.value)
 
 
+@pytest.mark.parametrize(("dtype", "n"), [("float32", 5), ("int64", 5), ("uint8", 0)])
+def test_whole_file_of_other_numbers_than_bytes_is_refused(tmp_path, dtype, n):
+    """Images that are already in [0, 1] would be divided by 255 again."""
+    images, labels = np.zeros((n, 28, 28), dtype), np.zeros(n, np.uint8)
+    np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(UserError, match=r"mnist\.npz is damaged, or not what its name says \(.*(bytes|no images)\)"):
+        datasets.load("mnist", tmp_path, download=False)
+
+
 def test_emnist_under_the_names_of_mnist_is_refused(small_mnist, tmp_path):
     files = idx_files(small_mnist)
     files[LABELS] = files[LABELS][:-1] + bytes([61])

@@ -13,7 +13,7 @@ from benchmarks import browsers
 REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "explorer.html"
 MINUTES = 10
 SETTLED = 2  # minutes until everything has been used once
-GROWTH_MB = 30  # a browser's memory varies by a few MB from minute to minute
+GROWTH_MB = 20  # Firefox's memory goes up and down by 35 MB from minute to minute, so the higher value counts
 STROKES = 5
 
 
@@ -94,4 +94,4 @@ def test_ten_minutes_of_use_leave_the_memory_flat(name, tmp_path):
             collect_garbage(driver)
             found.append(round(memory_mb()))
             print(f"{name}: after minute {minute}, {uses} times used: {found[-1]} MB", flush=True)
-    assert max(found[SETTLED:]) < found[SETTLED - 1] + GROWTH_MB, found
+    assert max(found[SETTLED:]) < max(found[:SETTLED]) + GROWTH_MB, found

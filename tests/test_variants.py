@@ -125,8 +125,8 @@ def test_wae_encodes_without_noise_and_spreads_its_mmd_over_the_batch():
 def test_batches_without_mmd_are_refused(batch_size, processes):
     """Of 300 images, the last of batches of 23 is alone; and a process sees a part of a batch only."""
     with pytest.raises(UserError):
-        variants.check_batches(Config(divergence="mmd", batch_size=batch_size), 300, processes)
-    variants.check_batches(Config(batch_size=batch_size), 300, processes)
+        variants.check_mmd(Config(divergence="mmd", batch_size=batch_size), 300, processes)
+    variants.check_mmd(Config(batch_size=batch_size), 300, processes)
 
 
 def test_mmd_run_refuses_batch_of_one_image(run_main, tmp_path):

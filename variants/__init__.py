@@ -5,6 +5,7 @@ A prior is a module with the methods of model.StandardNormal; the Wasserstein au
 
 from model import VAE
 from support.errors import UserError
+from support.run.config import MMD_NEEDS_NORMAL
 from variants.priors import Mixture, VampPrior
 from variants.wae import WAE
 
@@ -23,10 +24,12 @@ def build_model(config):
     return model
 
 
-def check_batches(config, n_images, n_processes):
-    """Raise UserError if some batch of n_images has no MMD: it compares the images of a whole batch."""
+def check_mmd(config, n_images, n_processes):
+    """Raise UserError if an MMD is asked for that cannot be: it compares a whole batch with draws from N(0, I)."""
     if config.divergence != "mmd":
         return
+    if config.prior != "normal":  # of a continued run, whose divergence no flag has named
+        raise UserError(MMD_NEEDS_NORMAL)
     if n_processes > 1:
         raise UserError("--divergence mmd compares the images of a whole batch: train it in one process")
     if 1 in (config.batch_size, n_images % config.batch_size):

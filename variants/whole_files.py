@@ -23,6 +23,12 @@ def read(path):
     arrays = convert(content)
     if [array.shape[1:] for array in arrays] not in ([(28, 28), ()] * 2, [(784,), ()] * 2):
         raise ValueError("arrays of other shapes than MNIST's")
+    if any(images.dtype != np.uint8 for images in arrays[::2]) or any(
+        labels.dtype.kind not in "iu" for labels in arrays[1::2]
+    ):
+        raise ValueError("numbers of another kind than MNIST's bytes")
+    if not all(map(len, arrays)):
+        raise ValueError("no images")
     return arrays
 
 

@@ -73,7 +73,7 @@ def quadrature(model, images):
     weight puts images far from the prior.
 
     Args:
-        model: a VAE or WAE with one or two latents and any prior.
+        model: a VAE or WAE with one or two latents and any prior; three work, slowly.
         images: (N, 784) uint8, on the model's device.
 
     Returns: (N,), nats per image.

@@ -48,7 +48,7 @@ def check_parts(run):
 
 
 def check_finite(run, losses, epoch, where="batch {}"):
-    """Raise UserError, naming the epoch and the first bad batch, if losses (batches, 2) are not all finite."""
+    """Raise UserError, naming the epoch and the first bad batch or `where`, if losses (batches, 2) are not finite."""
     if len(bad := (~losses.isfinite()).any(1).nonzero()):
         place = where.format(bad[0].item() + 1)
         precision = " or --precision float32" if run.config.precision == "bfloat16" else ""

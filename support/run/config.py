@@ -130,6 +130,7 @@ class Config:
     named: frozenset[str] = frozenset()
 
 
+MMD_NEEDS_NORMAL = "--divergence mmd compares z with draws from N(0, I): leave --prior at normal"
 FLAGS = tuple(field for field in dataclasses.fields(Config) if field.metadata)
 
 
@@ -156,7 +157,7 @@ def parse(argv=None):
     if config.resume and config.overwrite:
         parser.error("--resume continues a run and --overwrite replaces it: give one of the two")
     if config.divergence == "mmd" and config.prior != "normal":
-        parser.error("--divergence mmd compares z with draws from N(0, I): leave --prior at normal")
+        parser.error(MMD_NEEDS_NORMAL)
     results = config.results_dir.resolve()
     if config.dataset not in DATASETS and Path(config.dataset).resolve() in (results, *results.parents):
         parser.error(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 
 from support.errors import UserError
@@ -40,36 +41,35 @@ class Output:
 
     def isatty(self):
         """Whether this is a terminal that a person watches: a notebook saves all that a progress bar overwrites."""
-        if "JPY_PARENT_PID" in os.environ or os.environ.get("TERM") == "dumb":
-            return False
-        try:
-            return self.stream.isatty()
-        except (AttributeError, ValueError):
-            return False
+        is_saved = "JPY_PARENT_PID" in os.environ or os.environ.get("TERM") == "dumb"
+        with contextlib.suppress(AttributeError, ValueError):
+            return not is_saved and self.stream.isatty()
+        return False
 
     def __getattr__(self, name):
         """What else is asked, such as the size of the terminal, the stream itself may know."""
         return getattr(self.stream, name)
 
 
-def exit_code(program, work):
+def exit_code(program, work, flags=None):
     """Call work() as the command `program` and return its exit code; an error the user can fix becomes a line.
 
-    0: done; 1: cannot go on; 2: bad flags.
+    0: done; 1: cannot go on; 2: bad flags. `flags`: the set of those of a program other than main.py; the line then
+    says which flags that it names are main.py's.
     """
     with robust_output(), clean_environment():
         try:
             work()
+            return 0
         except SystemExit as end:  # of argparse, or of `require_packages`
             if not isinstance(end.code, str):
                 return end.code
             message = end.code.removeprefix("error: ")
         except UserError as error:
-            message = str(error)
+            others = set(re.findall(r"--\w+", str(error))) - flags if flags else None
+            message = f"{error} (flags of main.py: {', '.join(sorted(others))})" if others else str(error)
         except OSError as error:
             message = f"{error.filename}: {error.strerror or error}" if error.filename else error.strerror or error
-        else:
-            return 0
         print(f"{program}: error: {message}", file=sys.stderr)
         return 1
 

@@ -39,7 +39,7 @@ def open_run(config, begin):
             checkpoint.check_same_run(config, saved, dataset.checksums)
         if processes.is_first() and not (saved and len(saved.history) >= config.epochs):
             print(f"Training on {dataset.description}")
-        variants.check_batches(config, len(dataset.train_images), processes.size())
+        variants.check_mmd(config, len(dataset.train_images), processes.size())
         run = begin(config, dataset.to(device))
         if device.type == "cpu":
             devices.leave_gpu_alone(run.optimizer)

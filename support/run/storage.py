@@ -43,13 +43,11 @@ def write(path, content):
 
 
 def try_write(path, content):
-    """Replace a file that a run can do without: a refusal costs a warning. Returns whether it was replaced."""
+    """Replace a file that a run can do without: a refusal costs a warning."""
     try:
         write(path, content)
     except OSError as error:
         print(f"WARNING: {path}: {error.strerror}; the run goes on, and writes it at the next chance", file=sys.stderr)
-        return False
-    return True
 
 
 def write_part(part, content):
