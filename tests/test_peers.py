@@ -1,6 +1,9 @@
 """The peers of benchmarks/peers.py: their table, and how their losses are read. None of them is installed here."""
 
 import ast
+import contextlib
+import functools
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import torch
 
 from benchmarks.losses import closed_terms, read, read_average
 from benchmarks.peers import PEERS, WORKER
+from benchmarks.speed import race
 from model import VAE, bce, kld
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +38,28 @@ def test_adapter_has_at_most_forty_lines_and_the_methods_of_a_peer(name):
     methods = {node.name for node in peer.body if isinstance(node, ast.FunctionDef)}
     assert {"epoch", "loss", "decoder"} <= methods
     assert "posterior" in methods or "self.posterior" in text
+
+
+@contextlib.contextmanager
+def contender(epochs):
+    """A contender of a race whose process ends after some epochs."""
+    left = iter(range(epochs))
+    yield lambda: next(left, None) is not None or os._exit(1)
+
+
+@contextlib.contextmanager
+def contender_without_its_package():
+    raise ImportError("no such package")
+    yield
+
+
+@pytest.mark.slow
+def test_race_goes_on_without_contenders_that_are_missing_or_end(capsys):
+    contenders = {name: functools.partial(contender, epochs) for name, epochs in (("a", 9), ("b", 2), ("c", 9))}
+    seconds, memory, _ = race(contenders | {"d": contender_without_its_package}, rounds=3)
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "c": 4}
+    assert memory.keys() >= seconds.keys()
+    assert capsys.readouterr().out == "left out: d (no such package)\nleft out: b (it has ended)\n"
 
 
 @pytest.fixture(scope="module")
