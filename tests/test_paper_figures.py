@@ -116,12 +116,12 @@ def test_lattice_knows_peaks_and_modes():
     images = torch.tensor([[255, 255, 255, 0, 0, 0]], dtype=torch.uint8)
     weight = torch.tensor([[3.0, 3, 3, -3, -3, -3], [0.5, 0, 0, 0, 0, 0]])
     model.decode = lambda z: z @ weight
-    starts, has_several = marginal.look(model, images, 20)
+    starts, has_several = marginal.find_starts_and_modes(model, images, 20)
     assert has_several.tolist() == [False]
     peak = starts["the posterior's peak"]
     assert peak[0, 0] > 0.5
     model.decode = lambda z: (z.square() - 0.5) @ weight
-    _, has_several = marginal.look(model, images, 20)
+    _, has_several = marginal.find_starts_and_modes(model, images, 20)
     assert has_several.tolist() == [True]
 
 
