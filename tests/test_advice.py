@@ -488,20 +488,6 @@ def test_page_that_cannot_be_written(copied_run, small_mnist, monkeypatch, capsy
     assert page(copied_run.folder, "--data_dir", small_mnist) == 0
 
 
-def test_damaged_frame_of_the_gif(copied_run, run_main):
-    path = copied_run.folder / "latent" / "epoch_002.png"
-    path.write_bytes(b"damaged")
-    (copied_run.folder / "latent.gif").unlink()
-    (copied_run.folder / "samples.png").unlink()
-    done = run_main(copied_run.folder, *copied_run.flags)
-    succeeded(done)
-    assert done.err == f"WARNING: {path}: cannot be read as a picture; delete it, and repeat the command\n"
-    assert (copied_run.folder / "samples.png").exists()
-    path.unlink()
-    assert run_main(copied_run.folder, *copied_run.flags).err == ""
-    assert (copied_run.folder / "latent.gif").exists()
-
-
 def test_damaged_frame_of_the_film(copied_run, small_mnist, capsys):
     path = copied_run.folder / "latent" / "epoch_002.npy"
     path.write_bytes(b"damaged")

@@ -832,6 +832,21 @@ def test_frames_are_numbered_with_three_digits_or_more(tmp_path):
     assert files.frame(tmp_path, "latent", 1234) == tmp_path / "latent" / "epoch_1234.png"
 
 
+def test_damaged_frame_costs_the_gif_and_its_advice_works(copied_run, run_main):
+    """A GIF of the epochs before is removed, so that the repeated command makes it anew."""
+    path = copied_run.folder / "latent" / "epoch_002.png"
+    path.write_bytes(b"damaged")
+    (copied_run.folder / "samples.png").unlink()
+    done = run_main(copied_run.folder, *THREE)
+    assert done.code == 0
+    assert done.err == f"WARNING: {path}: cannot be read as a picture; delete it, and repeat the command\n"
+    assert (copied_run.folder / "samples.png").exists()
+    assert not (copied_run.folder / "latent.gif").exists()
+    path.unlink()
+    assert run_main(copied_run.folder, *THREE).err == ""
+    assert (copied_run.folder / "latent.gif").exists()
+
+
 def test_deleted_frame_is_left_out_of_the_gif(copied_run, run_main, monkeypatch):
     shown = []
     gif = utils.gif

@@ -101,7 +101,7 @@ def test_bytes_that_are_not_on_the_disk_are_an_error(flags, tmp_path, call, fail
 
 
 @needs_strace
-@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt", "latent/epoch_001.npy", "latent/epoch_001.png"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt", "latent/epoch_001.npy"])
 def test_file_of_the_run_that_cannot_be_read_is_named(flags, undisturbed, tmp_path, name):
     folder = tmp_path / "results"
     shutil.copytree(undisturbed, folder)
@@ -111,6 +111,18 @@ def test_file_of_the_run_that_cannot_be_read_is_named(flags, undisturbed, tmp_pa
     assert done.stderr.startswith(f"main.py: error: {folder}")
     assert done.stderr.count("\n") == 1
     assert "None" not in done.stderr
+
+
+@needs_strace
+def test_frame_that_cannot_be_read_costs_the_gif(flags, undisturbed, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(undisturbed, folder)
+    (folder / "manifold.png").unlink()
+    path = folder / "latent" / "epoch_001.png"
+    done = run_failing("read", "EIO", *flags, path=path)
+    assert done.returncode == 0
+    assert done.stderr == f"WARNING: {path}: cannot be read as a picture; delete it, and repeat the command\n"
+    assert (folder / "manifold.png").exists()
 
 
 @needs_strace
