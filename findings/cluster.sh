@@ -4,7 +4,8 @@
 # complete. Run it in an environment with the requirements; EPOCHS must take longer than a minute and less than four.
 #
 # Guess: each job is requeued with its results and completes. Seen with slurmd==22.05.8 on two cores: the job with srun, the
-# one with traps and both of the array COMPLETED 0:0 after 8 requeues; torchrun's was requeued, but not seen to complete.
+# one with traps and both of the array COMPLETED 0:0 after 8 requeues; torchrun's, alone, ended its 60 epochs after 5. On a
+# busy machine a minute is hardly enough for torchrun to start, so it may need a smaller EPOCHS than the others.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${SLURM_CONF:-}" ]; then
