@@ -38,6 +38,13 @@ def test_bce_is_exact_where_sigmoid_saturates():
     assert logits.grad.tolist() == [[0, 0, 1, -1]]
 
 
+def test_the_gradient_of_bce_is_sigmoid_minus_x():
+    logits = torch.tensor([[-100.0, -3.0, 0.0, 0.0, 3.0, 100.0]], requires_grad=True)
+    x = torch.tensor([[0.0, 0.25, 0.0, 1.0, 0.25, 0.5]])
+    bce(logits, x).backward()
+    torch.testing.assert_close(logits.grad, torch.sigmoid(logits.detach()) - x)
+
+
 def test_bce_of_bfloat16_logits_is_float32():
     assert bce(LOGITS.bfloat16(), X).dtype == torch.float32
 
