@@ -131,24 +131,20 @@ def class_legend(figure, classes, place):
 
 
 @_styled()
-def latent_frame(z, mu, labels, classes, title, names):
+def latent_frame(latents, labels, classes, title, names, limit=4):
     """A PNG of two panels: a sample z of each image, and its mean mu, coloured by class.
 
-    The axes go from -4 to 4, or to the next doubling that holds nine tenths of the means; the title then says so.
-    z, mu: (N, 2), or (N, 1) to be shown against the class. labels: (N,), indices into `classes`, 1 to 20 names.
-    names: a tuple of one axis label per dimension.
+    latents: z and mu, (N, 2) each, or (N, 1) to be shown against the class. labels: (N,), indices into `classes`, 1 to
+    20 names. names: a tuple of one axis label per dimension. limit: where the axes end.
     """
-    limit = 4
-    while np.mean(np.abs(mu).max(axis=1) > limit) > 0.1:
-        limit *= 2
     if len(names) == 1:
         names = (*names, "class")
         rows = labels + 0.6 * (np.arange(len(labels)) * 0.618 % 1 - 0.5)  # spread, so that equal points stay visible
-        z, mu = (np.column_stack([points, rows]) for points in (z, mu))
+        latents = [np.column_stack([points, rows]) for points in latents]
     figure, background, panels = _latent_axes(tuple(classes), names, limit)
     figure.canvas.restore_region(background)
-    figure.draw_artist(figure.suptitle(title if limit == 4 else f"{title}, axes to ±{limit}"))
-    for dots, points in zip(panels, (z, mu), strict=True):
+    figure.draw_artist(figure.suptitle(title))
+    for dots, points in zip(panels, latents, strict=True):
         for layer in range(LAYERS):  # A layer has every LAYERS-th point, so that classes hide each other less.
             for label, color in enumerate(CLASS_COLORS[: len(classes)]):
                 chosen = labels[layer::LAYERS] == label

@@ -44,7 +44,7 @@ def save_means(run, result):
     rows = shown(run.dataset.test_labels.cpu().numpy())
     buffer = io.BytesIO()
     np.save(buffer, halved(result.test.mu.numpy()[rows]))
-    storage.try_write(files.latent_array(run.config.results_dir, result.row["epoch"]), buffer.getvalue())
+    storage.try_write(files.frame(run.config.results_dir, "latent", result.row["epoch"], ".npy"), buffer.getvalue())
 
 
 def write(config, dataset, history):
@@ -70,7 +70,7 @@ def page_of(config, dataset, history):
     rows = shown(dataset.test_labels.cpu().numpy())
     images = dataset.test_images.cpu()[rows]
     epochs = film_epochs(
-        [row["epoch"] for row in history if files.latent_array(folder, row["epoch"]).exists()], history
+        [row["epoch"] for row in history if files.frame(folder, "latent", row["epoch"], ".npy").exists()], history
     )
     with torch.no_grad():
         means = model.encode(pixels(images))[0].numpy()
@@ -152,7 +152,7 @@ def film(folder, epochs, n):
     """The means of n digits after some epochs, (epochs, n, 2). Raises UserError if a file holds anything else."""
     means = np.empty((len(epochs), n, 2), np.float16)
     for i, epoch in enumerate(epochs):
-        path = files.latent_array(folder, epoch)
+        path = files.frame(folder, "latent", epoch, ".npy")
         with naming(path):
             content = io.BytesIO(path.read_bytes())
         try:

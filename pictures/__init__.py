@@ -3,19 +3,20 @@
 `write_epoch` writes an epoch's frames and the loss curves; `write_last` the pictures of the best epoch, and the GIF.
 """
 
-import contextlib
-import io
 import sys
 
 import numpy as np
 import torch
 
 import utils
+from pictures import latents
+from pictures.latents import principal_plane
+from pictures.titles import headline, titled, weighted_divergence
 from support.data.datasets import pixels
 from support.run import checkpoint, files, storage
 from support.run.report import DIVERGENCES
 from support.seeds import generator
-from variants.priors import moments, quantiles
+from variants.priors import quantiles
 
 PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
 MANIFOLDS = {
@@ -24,17 +25,17 @@ MANIFOLDS = {
     3: "the decoder over the plane of two principal components through 0",
 }
 SIDE = 20  # images per row and column of the manifold
-WIDEST_TITLE = 76  # letters
 
 
 def write_epoch(run, result):
     """Write the pictures of an epoch."""
     folder = run.config.results_dir
     epoch = result.row["epoch"]
-    title = headline(run, result.row)
+    points = latents.shown(run, result.test)
     pictures = {
-        files.frame(folder, "reconstruction", epoch): draw_reconstruction(run, result.test.z, title),
-        files.frame(folder, "latent", epoch): draw_latents(run, result.test, title),
+        files.frame(folder, "reconstruction", epoch): draw_reconstruction(run, result),
+        files.frame(folder, "latent", epoch): latents.draw(run, points, result.row, latents.limit_of(points)),
+        files.frame(folder, "latent", epoch, ".npz"): latents.packed(points),
         folder / "loss.png": draw_losses(run),
     }
     for path, content in pictures.items():
@@ -45,6 +46,7 @@ def write_last(run):
     """Write the pictures of the whole run and of its best epoch."""
     folder = run.config.results_dir
     model = checkpoint.load_model(folder / "best.pt")
+    latents.share_axes(run)
     frames = [files.frame(folder, "latent", row["epoch"]) for row in run.history]
     frames = [path for path in frames if path.exists()]  # the user may have deleted some
     if frames:
@@ -61,27 +63,13 @@ def write_last(run):
 
 
 @torch.no_grad()
-def draw_reconstruction(run, z, title):
-    """One test image of each class over its reconstruction from the sample z (N, latent_dim)."""
+def draw_reconstruction(run, result):
+    """One test image of each class over its reconstruction from its sample z."""
     rows = np.unique(run.dataset.test_labels.cpu().numpy(), return_index=True)[1]
     images = pixels(run.dataset.test_images[rows])
-    reconstructions = run.model.decode(z[rows].to(images.device)).sigmoid()
+    reconstructions = run.model.decode(result.test.z[rows].to(images.device)).sigmoid()
     pair = [ink(run.dataset, values.cpu().numpy()) for values in (images, reconstructions)]
-    return utils.reconstruction(*pair, title)
-
-
-def draw_latents(run, test, title):
-    """The latent frame, standardised if the prior is learned; of three latents or more, their principal plane."""
-    mean, deviation = moments(run.model.prior)
-    z, mu = ((points - mean) / deviation for points in (test.z, test.mu))
-    axis = "z" if run.config.prior == "normal" else "standardised z"
-    names = {1: (axis,), 2: (f"{axis} 1", f"{axis} 2")}.get(mu.shape[1])
-    if names is None:
-        names = ("principal plane, axis 1", "principal plane, axis 2")
-        centre, axes = steady_plane(run, mu)
-        z, mu = ((points - centre) @ axes.T for points in (z, mu))
-    labels = run.dataset.test_labels.cpu().numpy()
-    return utils.latent_frame(z.numpy(), mu.numpy(), labels, run.dataset.classes, title, names)
+    return utils.reconstruction(*pair, headline(run, result.row))
 
 
 def draw_losses(run):
@@ -122,56 +110,6 @@ def manifold_grid(prior, mu):
     return torch.special.ndtri(square) @ principal_plane(mu)[1]
 
 
-def steady_plane(run, mu):
-    """`principal_plane` of the last epoch's means, mu (N, D), its axes turned towards those of the epoch before.
-
-    They are kept in a file, so that those of the next epoch agree with them, also in a continued run.
-    """
-    centre, axes = principal_plane(mu)
-    paths = [files.latent_array(run.config.results_dir, len(run.history) - ago) for ago in (1, 0)]
-    with contextlib.suppress(OSError, ValueError, EOFError, RuntimeError):  # none, or another run's
-        axes = align(axes, torch.from_numpy(np.load(paths[0])))
-    buffer = io.BytesIO()
-    np.save(buffer, axes.numpy())
-    storage.try_write(paths[1], buffer.getvalue())
-    return centre, axes
-
-
-def align(axes, before):
-    """Two axes (2, D), turned or reflected within their plane to lie as close as they can to those `before`, (2, D)."""
-    u, _, vh = torch.linalg.svd(before @ axes.T)  # orthogonal Procrustes
-    return u @ vh @ axes
-
-
-def principal_plane(mu):
-    """mu (N, D): its mean (D,) and first two principal components (2, D), their largest entries positive."""
-    components = torch.linalg.eigh(torch.cov(mu.T, correction=0))[1][:, [-1, -2]].T
-    largest = components.abs().argmax(1)
-    return mu.mean(0), components * components[[0, 1], largest].sign().unsqueeze(1)
-
-
 def ink(dataset, images):
     """Images (N, 784) in [0, 1] as ink on white paper: 1 is black."""
     return images if dataset.is_ink else 1 - images
-
-
-def headline(run, row, kind="epoch"):
-    """A picture's title: dataset, epoch, and the losses on the test set."""
-    is_kl = run.config.divergence == "kl"
-    return titled(
-        f"{run.dataset.title}, {kind} {row['epoch']}",
-        f"BCE {row['test_bce']:.2f} + {weighted_divergence(run.config)} "
-        f"{row['test_divergence']:.{2 if is_kl else 4}f} = {row['test_total']:.2f} "
-        f"{'nats ' if is_kl else ''}per test image",
-    )
-
-
-def weighted_divergence(config):
-    """What is added to BCE, as pictures call it: KLD, or 10 x MMD."""
-    label = DIVERGENCES[config.divergence]
-    return label if config.divergence_weight == 1 else f"{config.divergence_weight:g} x {label}"
-
-
-def titled(what, text):
-    """A picture's title, in two lines if one would be wider than the picture."""
-    return f"{what}: {text}" if len(what) + len(text) < WIDEST_TITLE else f"{what}:\n{text}"

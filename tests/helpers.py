@@ -14,7 +14,7 @@ from support.run.config import FLAGS
 SMALL = ("--hidden_dims", 16, "--batch_size", 64, "--log_interval", 1000)  # a network that trains in a moment
 # For processes: nothing is known of KMNIST's contents, so its stand-in causes no warning.
 KMNIST = ("--dataset", "kmnist")
-PICTURES = (".png", ".gif", ".npy", ".html")
+PICTURES = (".png", ".gif", ".npy", ".npz", ".html")
 
 
 class Finished(NamedTuple):

@@ -191,6 +191,8 @@ def check_intact(folder):
             Image.open(path).load()
         elif path.suffix == ".npy":
             np.load(path)
+        elif path.suffix == ".npz":
+            assert np.load(path)["points"].shape[0] == 2, path
         elif path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".html":

@@ -1,11 +1,7 @@
 """Moments and quantiles of priors, and the grid of the paper's Figure 4."""
 
-import itertools
-
-import numpy as np
 import pytest
 import torch
-from helpers import SMALL
 
 import pictures
 from model import StandardNormal
@@ -92,29 +88,3 @@ def test_grid_of_many_dimensions_lies_in_principal_plane():
 def test_active_units_are_latents_whose_mean_varies():
     mu = torch.randn(1000, 4, generator=generator(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
     assert units.active_units(mu) == 2
-
-
-def test_principal_plane_finds_widest_directions():
-    points = torch.randn(5000, 4, generator=generator(0)) * torch.tensor([1, 5, 0.1, 3]) + torch.tensor([7, 0, 0, 0])
-    mean, components = pictures.principal_plane(points)
-    torch.testing.assert_close(mean, points.mean(0))
-    torch.testing.assert_close(components, torch.eye(4)[[1, 3]], atol=0.05, rtol=0)
-
-
-def test_axes_of_five_latents_turn_little_between_epochs_also_in_a_continued_run(run_main, tmp_path, no_drawing):
-    flags = ("--latent_dim", 5, *SMALL, "--lr", 0.01)
-    assert run_main(tmp_path / "whole", *flags, "--epochs", 12).code == 0
-    for epochs in (7, 12):
-        assert run_main(tmp_path / "parts", *flags, "--epochs", epochs).code == 0
-    frames = [sorted((tmp_path / name / "latent").glob("*.npy")) for name in ("whole", "parts")]
-    axes, again = ([np.load(path) for path in paths] for paths in frames)
-    np.testing.assert_array_equal(axes, again)
-    cosines = [np.abs((one * two).sum(1)).min() for one, two in itertools.pairwise(axes)]
-    assert len(axes) == 12
-    assert min(cosines[4:]) > 0.9
-
-
-def test_aligned_axes_lie_closest_to_those_before():
-    before = torch.linalg.qr(torch.randn(5, 2, generator=generator(0)))[0].T
-    turned = torch.tensor([[0.6, 0.8], [0.8, -0.6]]) @ before
-    torch.testing.assert_close(pictures.align(turned, before), before)

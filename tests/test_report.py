@@ -4,6 +4,7 @@ import dataclasses
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers import SMALL, call_main, metrics
@@ -11,6 +12,7 @@ from helpers import SMALL, call_main, metrics
 import pictures
 import train
 import utils
+from pictures import latents
 from support.data import datasets
 from support.latent.likelihood import Estimate
 from support.run import files, report
@@ -150,10 +152,9 @@ def test_pictures_show_the_evaluation_of_their_epoch(small_mnist, tmp_path, monk
     run, epoch, drawn = drawn_by(small_mnist, monkeypatch, results_dir=tmp_path)
     title = pictures.headline(run, epoch.row)
     (frame,) = drawn["latent_frame"]
-    assert (frame[0] == epoch.test.z.numpy()).all()
-    assert (frame[1] == epoch.test.mu.numpy()).all()
-    assert (frame[2] == run.dataset.test_labels.numpy()).all()
-    assert frame[3:] == (tuple("0123456789"), title, ("z 1", "z 2"))
+    assert (frame[0] == np.stack([epoch.test.z, epoch.test.mu])).all()
+    assert (frame[1] == run.dataset.test_labels.numpy()).all()
+    assert frame[2:] == (tuple("0123456789"), title, ("z 1", "z 2"), 4)
     ((images, reconstructions, reconstruction_title),) = drawn["reconstruction"]
     assert (images == datasets.pixels(run.dataset.test_images[:10]).numpy()).all()  # the first of each class
     expected = run.model.decode(epoch.test.z[:10]).sigmoid().detach().numpy()
@@ -184,17 +185,17 @@ def test_latents_of_learned_prior_are_standardised(small_mnist, tmp_path, monkey
     (frame,) = drawn["latent_frame"]
     mu, logvar = (parameter.detach() for parameter in run.model.prior.components())
     expected = ((epoch.test.z - mu) / torch.exp(0.5 * logvar)).numpy()
-    assert frame[0] == pytest.approx(expected, abs=1e-4)
-    assert frame[5] == ("standardised z 1", "standardised z 2")
+    assert frame[0][0] == pytest.approx(expected, abs=1e-4)
+    assert frame[4] == ("standardised z 1", "standardised z 2")
 
 
 def test_latents_of_three_dimensions_are_shown_by_two_principal_components(small_mnist, tmp_path, monkeypatch):
     _, epoch, drawn = drawn_by(small_mnist, monkeypatch, latent_dim=3, results_dir=tmp_path)
     (frame,) = drawn["latent_frame"]
-    mean, components = pictures.principal_plane(epoch.test.mu)
-    assert frame[0] == pytest.approx(((epoch.test.z - mean) @ components.T).numpy(), abs=1e-5)
-    assert frame[1] == pytest.approx(((epoch.test.mu - mean) @ components.T).numpy(), abs=1e-5)
-    assert frame[5] == ("principal plane, axis 1", "principal plane, axis 2")
+    mean, components = latents.principal_plane(epoch.test.mu)
+    assert frame[0][0] == pytest.approx(((epoch.test.z - mean) @ components.T).numpy(), abs=1e-5)
+    assert frame[0][1] == pytest.approx(((epoch.test.mu - mean) @ components.T).numpy(), abs=1e-5)
+    assert frame[4] == ("principal plane, axis 1", "principal plane, axis 2")
 
 
 def test_last_pictures_name_best_epoch_and_prior(small_mnist, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def test_run_writes_every_file(finished_run):
     frames = {f"{kind}/epoch_{epoch:03d}.png" for kind in ("reconstruction", "latent") for epoch in epochs}
     pictures = frames | {"loss.png", "latent.gif", "manifold.png", "samples.png"}
     others = {"config.json", "metrics.csv", "best.pt", "checkpoint.pt", "explorer.html"}
-    others |= {f"latent/epoch_{epoch:03d}.npy" for epoch in epochs}
+    others |= {f"latent/epoch_{epoch:03d}.{suffix}" for epoch in epochs for suffix in ("npy", "npz")}
     assert contents(folder).keys() == pictures | others
     blank = [name for name in pictures if imageio.imread(folder / name).std() < 5]
     assert blank == []

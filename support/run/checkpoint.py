@@ -155,9 +155,10 @@ def restore(run, saved):
     else:
         with refuse_damage(path, Exception):
             run.scheduler.load_state_dict(saved.scheduler)
-    if data_changes(saved.data, run.dataset.checksums):  # the page's film cannot show images that are not there
+    if data_changes(saved.data, run.dataset.checksums):  # nothing can show images again that are not there
         for row in saved.history:
-            files.latent_array(path.parent, row["epoch"]).unlink(missing_ok=True)
+            for suffix in (".npy", ".npz"):
+                files.frame(path.parent, "latent", row["epoch"], suffix).unlink(missing_ok=True)
     run.history = saved.history
     best = best_of(saved.history)
     if best is saved.history[-1]:  # best.pt is written again

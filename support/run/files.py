@@ -8,7 +8,7 @@ FILES = (
     *("checkpoint.pt", "best.pt", "metrics.csv", "config.json", "loss.png", "latent.gif", "manifold.png"),
     *("samples.png", "explorer.html"),
 )
-FRAMES = re.compile(r"\.?epoch_\d{3,}\.(png|npy)(\.part)?")
+FRAMES = re.compile(r"\.?epoch_\d{3,}\.(png|npy|npz)(\.part)?")
 
 
 def names(config):
@@ -16,14 +16,12 @@ def names(config):
     return [name for name in FILES if name != "explorer.html" or config.latent_dim == 2]
 
 
-def frame(folder, kind, epoch):
-    """The path of an epoch's picture; `kind` is reconstruction or latent."""
-    return folder / kind / f"epoch_{epoch:03d}.png"
+def frame(folder, kind, epoch, suffix=".png"):
+    """The path of an epoch's picture; `kind` is reconstruction or latent.
 
-
-def latent_array(folder, epoch):
-    """The path of the array beside a latent frame: its means for the explorer, or the axes of a frame's plane."""
-    return frame(folder, "latent", epoch).with_suffix(".npy")
+    Beside a latent frame lie its points, .npz, and .npy: means for the explorer, or the axes of the frame's plane.
+    """
+    return folder / kind / f"epoch_{epoch:03d}{suffix}"
 
 
 def present(folder, half_written=False):
