@@ -23,7 +23,7 @@ from support.seeds import generator
 
 RUN = paper.Run("AEVB", latent_dim=3, hidden=100)
 SIZES = (1000, 50_000)  # training images
-NUMBERS = (31_600, 100_000, 316_000)  # images seen before each estimate; the rate is chosen at the first one
+NUMBERS = (31_600, 100_000, 316_000, 1_000_000, 3_160_000)  # images seen before an estimate, the first a rate's choice
 QUICK_NUMBERS = (500, 1000)
 IMAGES = 50  # of each set, whose log p(x) is estimated
 TESTED = 100  # test images of the table
