@@ -60,7 +60,7 @@ class Run(NamedTuple):
         return ",".join(f"{field}={value}" for field, value in self._asdict().items() if value != "")
 
 
-FREY = {"hidden": 200, "last": 1_000_000, "search": 50_000, "split": "random"}
+FREY = {"hidden": 200, "last": 316_300, "search": 50_000, "split": "random"}
 RUNS = {
     "mnist": [Run(method, d) for d in (3, 5, 10, 20, 200) for method in METHODS],
     "frey_face": [
