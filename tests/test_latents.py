@@ -81,3 +81,11 @@ def test_frame_without_its_points_stays_as_it_is(run_main, tmp_path, drawn_limit
     assert done.code == 0, done.err
     assert (folder / "epoch_001.png").read_bytes() == before
     assert drawn_limits[2][0] < drawn_limits[2][-1]
+
+
+def test_points_of_other_images_are_removed(copied_run, run_main, no_drawing):
+    """Labels of the new dataset would colour them."""
+    done = run_main(copied_run.folder, "--resume", "--epochs", 4, "--dataset", "digits")
+    assert done.code == 0, done.err
+    kept = {path.name for path in (copied_run.folder / "latent").glob("*.np?")}
+    assert kept == {f"epoch_00{epoch}.{suffix}" for epoch in (3, 4) for suffix in ("npy", "npz")}
