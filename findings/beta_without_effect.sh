@@ -5,7 +5,7 @@
 # forbids a posterior other than the prior.
 # The behaviour, with pyod 3.6.7 and torch 2.13.0: the KL divergence is clamped to [0, capacity], and the capacity is 0 by
 # default. So the loss has no KL, its gradient is 0, and every beta gives the same weights, bit for bit: an auto-encoder
-# with noise that it learns to switch off. Any capacity above 0 does not mend it: a KL above it has no gradient either.
+# with noise that it learns to switch off. A small capacity does not mend it: a KL above it has no gradient either.
 # Seen: "beta 1 and 1000: the same weights; with capacity 0.01: the same weights; with capacity 1e9: other weights".
 #
 # Exits with 1 if that has changed. Needs Python 3.11 or later, and 6 GB in the temporary folder.

@@ -3,9 +3,10 @@
 # starts. Each job gets three minutes, is warned two minutes before its end, and is requeued. Exits with 1 unless all
 # complete. Run it in an environment with the requirements; EPOCHS must take longer than a minute and less than four.
 #
-# Guess: each job is requeued with its results and completes. Seen with slurmd==22.05.8 on two cores: the job with srun, the
-# one with traps and both of the array COMPLETED 0:0 after 8 requeues; torchrun's, alone, ended its 60 epochs after 5. On a
-# busy machine a minute is hardly enough for torchrun to start, so it may need a smaller EPOCHS than the others.
+# Guess: each job is requeued with its results and completes. Seen with slurmd==22.05.8 on two cores: the job with srun,
+# the one with traps and both of the array COMPLETED 0:0 after 8 requeues in all; torchrun's, alone, ended its 60 epochs
+# after 5. On a busy machine a minute is hardly enough for torchrun to start, so it may need a smaller EPOCHS than the
+# others.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${SLURM_CONF:-}" ]; then
