@@ -79,7 +79,7 @@ class Result(NamedTuple):
 def parse(description, names=()):
     """The flags of a study: data_dir, results_dir, quick and overwrite, and dataset if several names may be given.
 
-    Makes results_dir.
+    Makes results_dir. overwrite is the time before which files are to be replaced, in seconds; 0: none are.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     if names:
@@ -89,6 +89,7 @@ def parse(description, names=()):
     parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits: does the study work?")
     parser.add_argument("--overwrite", action="store_true", help="train every run again")
     flags = parser.parse_args()
+    flags.overwrite *= time.time()  # what this command has written itself stays
     if flags.quick:
         flags.results_dir /= "quick"  # never over the results of a full study
     flags.results_dir.mkdir(parents=True, exist_ok=True)
@@ -164,7 +165,7 @@ def complete(config, flags, settings):
         results_dir=flags.results_dir / "runs" / name,
         device="cpu",
         log_interval=10**6,
-        overwrite=flags.overwrite,
+        overwrite=bool(flags.overwrite),
         named=frozenset({"dataset"}),  # a run never falls back to another dataset
     )
 
@@ -180,21 +181,22 @@ def hold_out(dataset, n):
 
 
 def load_saved(path, identity, overwrite):
-    """What `save` has written to a file, or None if there is nothing, or it is to be written anew.
+    """What `save` has written to a file since the time `overwrite`, or None if there is nothing.
 
     Raises:
-        UserError: the file is damaged, or of another identity.
+        UserError: the file is damaged, of another identity, or of other code.
     """
-    if overwrite or not path.exists():
+    if not path.exists() or path.stat().st_mtime < overwrite:
         return None
     saved = checkpoint.read(path)
-    if saved.get("identity") != identity:
-        raise UserError(f"{path} holds a run with other settings; --overwrite trains every run again")
+    if saved.get("identity") != [identity, checkpoint.fingerprint()]:
+        raise UserError(f"{path} holds a run of other settings or other code; --overwrite trains every run again")
     return saved["content"]
 
 
 def save(path, identity, content):
     """Write tensors and plain values to a file, and what they are the outcome of: text."""
+    identity = [identity, checkpoint.fingerprint()]
     storage.write(path, checkpoint.serialize({"format": checkpoint.FORMAT, "identity": identity, "content": content}))
 
 
@@ -203,7 +205,6 @@ def load_or_compute(path, identity, overwrite, work):
     content = load_saved(path, identity, overwrite)
     if content is None:
         content = work()
-        path.parent.mkdir(parents=True, exist_ok=True)
         save(path, identity, content)
     return content
 

@@ -67,13 +67,9 @@ def measure(seed, flags):
     epochs = common.QUICK_EPOCHS if flags.quick else DOCUMENTED.epochs
     config = dataclasses.replace(DOCUMENTED, seed=seed, epochs=epochs)
     path = flags.results_dir / "runs" / f"epoch,seed={seed}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    identity = common.config_text(config)
-    saved = common.load_saved(path, identity, flags.overwrite)
     dataset = common.load_dataset(flags)
-    if not saved:
-        saved = fit(config, dataset, QUICK_HELD_OUT if flags.quick else HELD_OUT)
-        common.save(path, identity, saved)
+    work = functools.partial(fit, config, dataset, QUICK_HELD_OUT if flags.quick else HELD_OUT)
+    saved = common.load_or_compute(path, common.config_text(config), flags.overwrite, work)
     totals, weights = saved["test"], saved["weights"]
     best, chosen = argmin(totals), argmin(saved["held_out"])
 

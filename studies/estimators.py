@@ -41,8 +41,7 @@ def main():
     runs = {f"{d} latents": common.complete(config, flags, SETTINGS) for d, config in configs.items()}
     tables = common.in_parallel(functools.partial(measure, flags=flags), runs)
     rows = [row for table in tables for row in table]
-    common.write_csv(flags.results_dir / "estimators.csv", rows)
-    common.print_rows(rows[0], [map(common.cell, row.values()) for row in rows])
+    common.report(flags.results_dir / "estimators.csv", rows)
 
 
 @torch.no_grad()

@@ -77,7 +77,8 @@ def main():
 def measure_curve(flags, run):
     """Train a method on a number of images, or find it done: its rows of marginal.csv, and the weights of its model."""
     path = flags.results_dir / "runs" / f"marginal,{run[0]},{run[1]}.pt"
-    identity = repr((run, RUN, paper.RATES, NUMBERS, IMAGES, Trial(), LEAPS, UPDATES))
+    settings = (RUN, paper.RATES, paper.BATCH, paper.DEVIATION, NUMBERS, IMAGES, CELLS, Trial(), LEAPS, UPDATES)
+    identity = repr((run, settings))
     return common.load_or_compute(path, identity, flags.overwrite, functools.partial(fit, flags, *run))
 
 

@@ -252,13 +252,13 @@ def bounds(model, train_images, test_images):
 
 
 def train_curve(run, model, numbers, figures=bounds, train_epoch=train.train_epoch):
-    """Train until the last of the numbers of images is seen; measure after the first batch with each of them.
+    """Train to the end of the epoch in which the last of the numbers of images is seen; measure on the way.
 
     Args:
         figures: from the model and equally many training and test images to a dict.
         train_epoch: as in train.py.
 
-    Returns: dicts with the number of images seen and the figures.
+    Returns: dicts with the number of images seen, the first batch with each of them included, and the figures.
     """
     n = len(run.dataset.train_images)
     test_images = run.dataset.test_images

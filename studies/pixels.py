@@ -31,8 +31,7 @@ def main():
     n = QUICK_IMAGES if flags.quick else IMAGES
     images = dataset.test_images[:: len(dataset.test_images) // n][:n]
     rows = [*compare_binarisations(model, images), *compare_continuous_bernoulli(model, images)]
-    common.write_csv(flags.results_dir / "pixels.csv", rows)
-    common.print_rows(rows[0], [map(common.cell, row.values()) for row in rows])
+    common.report(flags.results_dir / "pixels.csv", rows)
 
 
 def compare_binarisations(model, images):

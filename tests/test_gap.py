@@ -89,7 +89,7 @@ def test_finished_run_is_not_trained_again(small_mnist, tmp_path, monkeypatch):
     assert gap.read_row(run, flags) == row
 
     monkeypatch.setattr(gap, "TRAIN_IMAGES", 30)  # the file holds what was measured on more
-    with pytest.raises(UserError, match="other settings; --overwrite"):
+    with pytest.raises(UserError, match="other settings or other code; --overwrite"):
         gap.measure_run(flags, run)
 
 
