@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from support.errors import UserError, naming
 from support.run.config import dataset_name, directory
@@ -32,8 +31,7 @@ def write(folder, data_dir=None, dataset=None):
     with naming(folder):
         name = dataset or config.dataset
         data = datasets.load(name, data_dir or config.data_dir, download=False, cache=folder / datasets.CACHE)
-        changed = checkpoint.data_changes(saved.data, data.checksums)
-        if changed:
+        if changed := checkpoint.data_changes(saved.data, data.checksums):
             raise UserError(
                 f"{data.title} is not what the run was trained on ({changed}): name the run's own images as --dataset, "
                 "or the folder of its published files as --data_dir"
@@ -55,7 +53,7 @@ def main(argv=None):
 def run(argv):
     """Write the page that a command line names."""
     parser = argparse.ArgumentParser(prog="python -m explorer", description=__doc__)
-    parser.add_argument("results_dir", type=Path, help="where a run has written")
+    parser.add_argument("results_dir", type=directory, help="where a run has written")
     where = "(default: where the run found it)"
     parser.add_argument("--data_dir", "--data-dir", type=directory, help=f"where published datasets are {where}")
     parser.add_argument(

@@ -31,6 +31,13 @@ def test_command_writes_the_same_page_again(copied_run, capsys):
     assert contents(copied_run.folder) == before
 
 
+def test_flags_of_the_page_are_read_as_those_of_main(copied_run, capsys, monkeypatch):
+    monkeypatch.setenv("RESULTS", str(copied_run.folder))
+    assert write_page(["$RESULTS"]) == 0
+    assert write_page(["$RESULTS", "--dataset", "nowhere"]) == 2
+    assert "'nowhere' is neither one of mnist" in capsys.readouterr().err
+
+
 def test_page_holds_the_classes_and_one_film_frame_per_epoch(finished_run):
     content = content_of(finished_run.folder)
     history = checkpoint.load(finished_run.folder / "checkpoint.pt").history

@@ -34,7 +34,7 @@ function restoreState() {
   const step = numbersIn(parts, "step", 1);
   if (content.stochastic && step && isIndex(step[0] - 1, STEPS.length)) goToStep(step[0] - 1);
   const epsilon = numbersIn(parts, "epsilon", 2);
-  if (epsilon) moveEpsilon(epsilon);
+  if (epsilon) setEpsilon(epsilon);
   const view = numbersIn(parts, "view", 3);
   if (view && view[2] > 0) update({ view: { center: view.slice(0, 2), half: clampHalf(view[2]) } });
   if (content.stochastic && Object.hasOwn(TERMS, parts.get("term") ?? "")) chooseTerm(parts.get("term"));

@@ -1,6 +1,6 @@
 // The state of the page. Everything that is drawn follows from it.
 
-/** Any file may read a field. Only the file named in the comment changes it, and only through `update`. */
+/** Any file may read a field. It belongs to the file named in the comment; who changes it calls `update`. */
 const state = {
   theme: null, // theme.js: colours of the light or dark scheme
   size: [0, 0], // view.js: width and height of the map, CSS pixels

@@ -107,6 +107,7 @@ function goToStep(step) {
     return;
   }
   if (state.subject === null) select(content.first);
+  if (state.subject === null) return; // the images are not unpacked yet
   $("welcome").hidden = true;
   chooseTerm(null);
   update({ tour: step, draws: [] });

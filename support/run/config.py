@@ -14,6 +14,10 @@ from pathlib import Path
 DATASETS = ("mnist", "binary_mnist", "fashion_mnist", "kmnist", "digits")
 
 
+class BadValue(argparse.ArgumentTypeError, ValueError):
+    """A text that is no value of a flag, in words that argparse prints."""
+
+
 def number(kind, low, high, meaning):
     """A check that accepts the numbers of a kind from low to high."""
 
@@ -23,7 +27,7 @@ def number(kind, low, high, meaning):
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise ValueError(f"{text!r} is not {meaning}")
+            raise BadValue(f"{text!r} is not {meaning}")
         return value
 
     return check
@@ -38,7 +42,7 @@ share = number(float, 0, 1 - 2**-53, "a number from 0 up to, but not including, 
 def directory(text):
     """A path; ~ and $VARIABLES are expanded."""
     if not text:
-        raise ValueError("an empty path names no directory")
+        raise BadValue("an empty path names no directory")
     return Path(os.path.expanduser(os.path.expandvars(text)))
 
 
@@ -48,7 +52,7 @@ def dataset_name(text):
         return text
     path = directory(text)
     if not path.is_dir():
-        raise ValueError(f"{text!r} is neither one of {', '.join(DATASETS)} nor a directory")
+        raise BadValue(f"{text!r} is neither one of {', '.join(DATASETS)} nor a directory")
     return os.path.abspath(path)
 
 
@@ -63,7 +67,7 @@ def one_of(*names):
 
     def check(text):
         if text not in names:
-            raise ValueError(f"{text!r} is not one of {', '.join(names)}")
+            raise BadValue(f"{text!r} is not one of {', '.join(names)}")
         return text
 
     check.names = names
@@ -74,7 +78,7 @@ def flag(default, help, check=None, defines_run=True):
     """A field of Config.
 
     Args:
-        check: turns the flag's text into its value, or raises ValueError. None: the flag is a switch.
+        check: turns the flag's text into its value, or raises BadValue. None: the flag is a switch.
         defines_run: whether a run with another value is another run.
     """
     metadata = {"help": help, "check": check, "defines_run": defines_run}
@@ -230,17 +234,10 @@ def _add_flag(parser, field):
     if check is None:
         parser.add_argument(*_spellings(field.name), action="store_true", help=field.metadata["help"])
         return
-
-    def parse_text(text):
-        try:
-            return check(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
     names = getattr(check, "names", None)
     parser.add_argument(
         *_spellings(field.name),
-        type=parse_text,
+        type=check,
         nargs="+" if isinstance(field.default, tuple) else None,
         metavar=f"{{{','.join(names)}}}" if names else field.name.upper(),
         help=f"{field.metadata['help']} (default: {as_text(default)})".replace("%", "%%"),
