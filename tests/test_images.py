@@ -527,6 +527,16 @@ def test_second_start_reads_no_image_unless_one_has_changed(tmp_path, monkeypatc
     assert call_main(*flags, 3).code == 0
 
 
+def test_images_of_another_folder_are_read_though_their_names_sizes_and_times_agree(tmp_path):
+    """As after unpacking two archives whose times are rounded."""
+    for name, value in (("a", 20), ("b", 200)):
+        for image in "12":
+            path = write_image(tmp_path / name / "one" / f"{image}.bmp", value)
+            os.utime(path, ns=(10**18, 10**18))
+    means = [images.load_folder(tmp_path / name, tmp_path / "cache.npz")[0].mean() for name in "ab"]
+    assert means == [20, 200]
+
+
 MORE_FLAGS = (("--latent_dim", "3"), ("--latent_dim", "1"), ("--prior", "vamp"))
 
 

@@ -216,12 +216,12 @@ def read_all(files, folder, cache):
 
 
 def stamp(path):
-    """The size of a file and when it was changed, in ns; () for a broken link."""
+    """What tells a file from others and from itself before a change; () for a broken link."""
     try:
         status = os.stat(path)
     except OSError:
         return ()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns  # of files from one archive, only ctime may differ
 
 
 def decode_all(files):
