@@ -110,7 +110,8 @@ def evaluate(model, images):
     """Mean losses, in float32, of images (N, 784) uint8 at one z per image; the noise is always the same."""
     model.eval()
     eps = torch.randn(len(images), model.latent_dim, generator=generator(EVALUATION_SEED)).to(images.device)
-    chunks = zip(images.split(EVALUATION_CHUNK), eps.split(EVALUATION_CHUNK), strict=True)
+    n_chunks = math.ceil(len(images) / EVALUATION_CHUNK)
+    chunks = zip(images.tensor_split(n_chunks), eps.tensor_split(n_chunks), strict=True)  # an MMD needs many images
     outputs = zip(*(model(pixels(chunk), noise) for chunk, noise in chunks), strict=True)
     bce, divergence, z, mu = (torch.cat(output).cpu() for output in outputs)
     return Evaluation(bce.double().mean().item(), divergence.double().mean().item(), z, mu)

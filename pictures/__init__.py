@@ -14,8 +14,8 @@ from pictures.latents import principal_plane
 from pictures.titles import headline, titled, weighted_divergence
 from support.data.datasets import pixels
 from support.run import checkpoint, files, storage
-from support.run.report import DIVERGENCES
 from support.seeds import generator
+from variants import DIVERGENCES
 from variants.priors import quantiles
 
 PRIORS = {"normal": "N(0, I)", "mixture": "the learned mixture", "vamp": "the VampPrior"}
@@ -77,7 +77,7 @@ def draw_losses(run):
     parts = ("train", "test")
     terms = ("bce", "divergence", "total")
     losses = np.array([[[row[f"{part}_{term}"] for part in parts] for term in terms] for row in run.history])
-    divergence = weighted_divergence(run.config)
+    divergence = weighted_divergence(run.config, run.config.divergence_weight)
     is_bound = divergence == "KLD"
     total = f"total = BCE + {divergence}{' = -ELBO' if is_bound else ''}"
     title = headline(run, checkpoint.best_of(run.history), "best epoch")

@@ -32,6 +32,14 @@ def test_axes_of_five_latents_turn_little_between_epochs_also_in_a_continued_run
     assert min(cosines[4:]) > 0.9
 
 
+def test_damaged_axes_of_the_epoch_before_cost_only_their_direction(run_main, tmp_path, no_drawing):
+    flags = ("--latent_dim", 3, *SMALL, "--epochs")
+    assert run_main(tmp_path, *flags, 1).code == 0
+    path = tmp_path / "latent" / "epoch_001.npy"
+    path.write_bytes(path.read_bytes().replace(b"}", b"("))  # NumPy raises an error of its tokenizer
+    assert run_main(tmp_path, *flags, 2).code == 0
+
+
 def test_aligned_axes_lie_closest_to_those_before():
     before = torch.linalg.qr(torch.randn(5, 2, generator=generator(0)))[0].T
     turned = torch.tensor([[0.6, 0.8], [0.8, -0.6]]) @ before

@@ -12,6 +12,7 @@ from helpers import SMALL, call_main, metrics
 import pictures
 import train
 import utils
+import variants
 from pictures import latents
 from support.data import datasets
 from support.latent.likelihood import Estimate
@@ -107,18 +108,19 @@ def test_status_line_is_mean_of_its_batch(capsys):
         ({}, "MNIST, epoch 7: BCE 141.81 + KLD 6.38 = 148.19 nats per test image"),
         (
             {"divergence_weight": 2.0},
-            "MNIST, epoch 7: BCE 141.81 + 2 x KLD 6.38 = 148.19 nats per test image",
+            "MNIST, epoch 7: BCE 141.81 + 2 x KLD 6.38 = 154.57 nats per test image",
         ),
         (
             {"divergence": "mmd", "divergence_weight": 10.0},
-            "MNIST, epoch 7: BCE 141.81 + 10 x MMD 6.3823 = 148.19 per test image",
+            "MNIST, epoch 7: BCE 141.81 + 10 x MMD 6.3823 = 205.63 per test image",
         ),
     ],
     ids=["KLD", "weighted KLD", "MMD"],
 )
 def test_headline_tells_losses(flags, title):
     run = SimpleNamespace(config=Config(**flags), dataset=SimpleNamespace(title="MNIST"))
-    assert pictures.headline(run, ROW) == title
+    total = ROW["test_bce"] + run.config.divergence_weight * ROW["test_divergence"]
+    assert pictures.headline(run, {**ROW, "test_total": total}) == title
 
 
 class Drawn(dict):
@@ -251,7 +253,12 @@ def test_long_title_has_two_lines():
     assert second == "BCE 141.81 + KLD 6.38 = 148.19 nats per test image"
 
 
+def test_title_is_an_equation_also_after_the_weight_of_the_divergence_has_changed():
+    run = SimpleNamespace(config=Config(divergence_weight=4), dataset=SimpleNamespace(title="MNIST"))
+    assert "BCE 141.81 + KLD 6.38 = 148.19" in pictures.headline(run, ROW)
+
+
 def test_every_prior_and_divergence_has_a_name_in_pictures():
     choices = {field.name: field.metadata["check"] for field in FLAGS}
     assert set(pictures.PRIORS) == set(choices["prior"].names)
-    assert set(report.DIVERGENCES) == set(choices["divergence"].names)
+    assert set(variants.DIVERGENCES) == set(choices["divergence"].names)

@@ -6,11 +6,13 @@ from helpers import SMALL, assert_same_training, metrics
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 import pictures
+import train
 import variants
 from model import VAE, StandardNormal, bce
+from support.data.datasets import pixels
 from support.errors import UserError
 from support.run.config import Config
-from support.seeds import generator
+from support.seeds import EVALUATION_SEED, generator
 from variants.priors import Mixture, VampPrior
 from variants.wae import SCALES, WAE, mmd
 
@@ -127,6 +129,20 @@ def test_batches_without_mmd_are_refused(batch_size, processes):
     with pytest.raises(UserError):
         variants.check_mmd(Config(divergence="mmd", batch_size=batch_size), 300, processes)
     variants.check_mmd(Config(batch_size=batch_size), 300, processes)
+
+
+def test_reported_mmd_has_no_part_of_a_single_image():
+    model = build(divergence="mmd")
+    images = (Z.new_zeros(501, 784).uniform_(generator=generator(0)) * 255).byte()
+    divergence = train.evaluate(model, images).divergence
+    eps = torch.randn(501, model.latent_dim, generator=generator(EVALUATION_SEED))
+    first, second = (mmd(model.encode(pixels(images[half]))[0], eps[half]) for half in (slice(251), slice(251, None)))
+    assert divergence == pytest.approx((251 * first.item() + 250 * second.item()) / 501, rel=1e-5)
+
+
+def test_mmd_of_a_single_training_image_is_refused():
+    with pytest.raises(UserError, match="add images"):
+        variants.check_mmd(Config(divergence="mmd"), 1, 1)
 
 
 def test_mmd_run_refuses_batch_of_one_image(run_main, tmp_path):

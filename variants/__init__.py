@@ -9,6 +9,12 @@ from support.run.config import MMD_NEEDS_NORMAL
 from variants.priors import Mixture, VampPrior
 from variants.wae import WAE
 
+DIVERGENCES = {"kl": "KLD", "mmd": "MMD"}  # what is added to BCE, as it is printed
+BELOW_ZERO = {
+    "KLD": "under a learned prior the KLD is estimated from samples, which can be below zero",
+    "MMD": "an unbiased estimate of the MMD can be below zero",
+}
+
 
 def build_model(config):
     """The model that a Config names, its weights drawn from torch's default generator."""
@@ -32,5 +38,7 @@ def check_mmd(config, n_images, n_processes):
         raise UserError(MMD_NEEDS_NORMAL)
     if n_processes > 1:
         raise UserError("--divergence mmd compares the images of a whole batch: train it in one process")
+    if n_images == 1:
+        raise UserError("--divergence mmd compares images, and there is a single one to train on: add images")
     if 1 in (config.batch_size, n_images % config.batch_size):
         raise UserError("--divergence mmd compares a batch's images, and one has a single image: change --batch_size")

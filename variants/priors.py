@@ -43,6 +43,8 @@ class Mixture(nn.Module):
 class VampPrior(Mixture):
     """p(z) = 1/K sum_k q(z|u_k): the posteriors of K learned pseudo-inputs u_k (Tomczak & Welling, 2018).
 
+    With input dropout, pseudo-inputs lose pixels in training as images do.
+
     Args:
         encode: the model's encoder, images (K, image_dim) -> mu, logvar.
     """

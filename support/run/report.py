@@ -15,12 +15,8 @@ from support.machine import processes
 from support.machine.processes import is_first
 from support.run import checkpoint, files, storage
 from support.run.config import to_plain
+from variants import BELOW_ZERO, DIVERGENCES
 
-DIVERGENCES = {"kl": "KLD", "mmd": "MMD"}
-BELOW_ZERO = {
-    "KLD": "under a learned prior the KLD is estimated from samples, which can be below zero",
-    "MMD": "an unbiased estimate of the MMD can be below zero",
-}
 UNSURE = 0.1  # the share of images with few effective samples above which log p(x) is in doubt
 RECORDED = ("torchvision", "numpy", "matplotlib", "scikit-learn")
 
@@ -129,8 +125,8 @@ def inactive_latents(active, config):
             f"Try more --epochs, or a --divergence_weight below {config.divergence_weight:g}"
         )
     return (
-        f"{active} of {config.latent_dim} latents are active; the means of the others vary by less than "
-        f"{units.ACTIVE} over the test images. --latent_dim {active} may do as well"
+        f"{active} of {config.latent_dim} latents are active; the variance of the others' means over the test images "
+        f"is below {units.ACTIVE}. --latent_dim {active} may do as well"
     )
 
 
