@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import torch
 from helpers import SMALL, assert_same_run, assert_same_saved, assert_same_training, call_main, contents, equal, metrics
 from PIL import Image
 
+import pictures
 import train
 import utils
+from support.data import datasets
 from support.errors import UserError
 from support.run import checkpoint, files, report, storage
 from support.run.config import Config, to_plain
@@ -151,6 +154,37 @@ def test_more_epochs_extend_a_finished_run(finished_run, run_main, tmp_path, no_
     assert contents(folder).keys() == contents(finished_run.folder).keys()
 
 
+@pytest.mark.parametrize("moment", ["after checkpoint.pt", "before the last pictures"])
+def test_extension_that_is_killed_does_not_pass_for_finished(
+    finished_run, run_main, tmp_path, monkeypatch, no_drawing, moment
+):
+    """The last pictures of the shorter run must not be taken for those of the longer one."""
+    folder = tmp_path / "results"
+    assert run_main(folder, *SMALL, "--epochs", 2).code == 0
+
+    write = storage.write
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    def killed_after(path, content):
+        write(path, content)
+        if path.name == "checkpoint.pt" and len(checkpoint.load(path).history) == 3:
+            killed()
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if moment == "after checkpoint.pt":
+            patch.setattr(storage, "write", killed_after)
+        else:
+            patch.setattr(pictures, "write_last", killed)
+        run_main(folder, *THREE)
+    assert "are done" not in run_main(folder, *THREE).out
+    found, whole = contents(folder), contents(finished_run.folder)
+    assert found.keys() == whole.keys()
+    assert found["explorer.html"] == whole["explorer.html"]
+    assert_same_saved(finished_run.folder, folder)
+
+
 def test_seconds_of_finished_epochs_are_kept(copied_run, run_main, no_drawing):
     before = metrics(copied_run.folder)
     assert run_main(copied_run.folder, *SMALL, "--epochs", 4).code == 0
@@ -251,6 +285,8 @@ def test_onecycle_run_is_extended_only_by_resume(run_main, tmp_path, no_drawing)
     done = run_main(folder, *flags, "--epochs", 2, "--resume")
     assert done.code == 0
     assert "Continuing with --epochs 2 in place of 1" in done.out
+    assert_refused(run_main(folder, *flags, "--epochs", 1), "--epochs 2 there, 1 here", "--resume")
+    assert_refused(run_main(folder, *flags, "--epochs", 1, "--resume"), "name --epochs 2 or more")
 
 
 def test_other_code_is_refused_unless_resumed(finished_run, copied_run, run_main, monkeypatch):
@@ -265,7 +301,8 @@ def test_other_code_is_refused_unless_resumed(finished_run, copied_run, run_main
 
 def test_fingerprint_covers_what_decides_the_arithmetic():
     covered = {path.name for pattern in checkpoint.ARITHMETIC for path in checkpoint.ROOT.glob(pattern)}
-    variants = {"__init__.py", "priors.py", "wae.py", "schedules.py", "images.py", "whole_files.py", "binary.py"}
+    variants = {"__init__.py", "priors.py", "wae.py", "schedules.py", "images.py", "whole_files.py"}
+    variants |= {"binary.py", "digits.py"}
     machine = {"arithmetic.py", "compiled.py", "processes.py", "steps.py"}
     assert covered == {"model.py", "train.py", "seeds.py", "datasets.py"} | machine | variants
 
@@ -400,6 +437,43 @@ def test_run_that_cannot_save_its_first_epoch_keeps_finished_run(copied_run, run
     assert tables(copied_run.folder) == before
 
 
+def test_table_of_the_last_epoch_that_could_not_replace_the_one_before_is_written_by_the_same_command(
+    finished_run, run_main, tmp_path, monkeypatch, no_drawing
+):
+    folder = tmp_path / "results"
+    assert run_main(folder, *SMALL, "--epochs", 2).code == 0
+    with monkeypatch.context() as patch:
+        full_disk("metrics.csv", patch)
+        assert run_main(folder, *THREE).code == 0
+    assert len(metrics(folder)) == 2
+    assert run_main(folder, *THREE).code == 0
+    assert len(metrics(folder)) == 3
+    assert "are done" in run_main(folder, *THREE).out
+
+
+def test_old_picture_that_cannot_be_removed_costs_a_warning(copied_run, run_main, monkeypatch, no_drawing):
+    unlink = Path.unlink
+
+    def refuse(path, missing_ok=False):
+        if path.name == "manifold.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    done = run_main(copied_run.folder, *SMALL, "--epochs", 1, "--seed", 2, "--overwrite")
+    assert done.code == 0
+    assert f"WARNING: {copied_run.folder / 'manifold.png'} is out of date, and cannot be removed" in done.err
+    assert len(metrics(copied_run.folder)) == 1
+
+
+def test_missing_memory_is_no_damage(copied_run, run_main, monkeypatch):
+    def load(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", load)
+    assert_refused(run_main(copied_run.folder, *THREE), "not enough memory")
+
+
 @pytest.mark.parametrize("name", ["epoch_002.png", "metrics.csv", "loss.png", "config.json", "latent.gif"])
 def test_file_that_cannot_be_written_costs_a_warning_and_no_epoch(
     finished_run, run_main, tmp_path, monkeypatch, no_drawing, name
@@ -518,6 +592,15 @@ def test_best_pt_of_another_run_is_refused(run_best_at_two, finished_run, run_ma
     assert tables(run_best_at_two) == before
 
 
+def test_process_that_writes_nothing_needs_no_best_pt(run_best_at_two, small_mnist):
+    """Of several machines, only that of the first process need have the results directory."""
+    saved = checkpoint.load(run_best_at_two / "checkpoint.pt")
+    (run_best_at_two / "best.pt").unlink()
+    run = train.begin(saved.config, datasets.load("mnist", small_mnist))
+    checkpoint.restore(run, saved)
+    assert len(run.history) == 4
+
+
 def test_missing_best_pt_names_the_ways_out(run_best_at_two, run_main):
     (run_best_at_two / "best.pt").unlink()
     for flags in ((*SMALL, "--epochs", 5), ("--resume", "--epochs", 5)):
@@ -582,6 +665,18 @@ def test_images_that_have_changed_are_counted_and_refused_unless_resumed(pets, t
     assert done.code == 0, done.err
     assert f"Continuing on other data: {words}" in done.out
     assert before != tables(tmp_path / "results")
+
+
+def test_finished_run_under_resume_keeps_its_film_also_with_other_images(pets, tmp_path, no_drawing):
+    folder = tmp_path / "results"
+    flags = ("--dataset", pets, "--results_dir", folder, *SMALL)
+    assert call_main(*flags, "--epochs", 2).code == 0
+    next(pets.rglob("*.png")).unlink()
+    before = contents(folder)
+    done = call_main(*flags, "--epochs", 2, "--resume")
+    assert "are done" in done.out
+    frames = {name: content for name, content in contents(folder).items() if name.startswith("latent/")}
+    assert frames == {name: content for name, content in before.items() if name.startswith("latent/")}
 
 
 def test_renamed_images_are_another_order(pets, tmp_path, no_drawing):

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from support.data import idx
 from support.data.download import Unavailable, fetch, files_with_other_contents, unavailable
-from support.errors import load_package
 from variants.binary import BINARY_SEED, binary
+from variants.digits import load_digits
 from variants.images import load_folder, shorten
 
 TITLES = {
@@ -34,7 +33,6 @@ CLASSES = {
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    "digits": DIGITS,
 }
 CACHE = ".images.npz"  # in --results_dir: what was read from a folder of images
 
@@ -96,7 +94,7 @@ def load(name, data_dir, download=True, cache=None):
     if name == "binary_mnist":
         dataset = binary(load("mnist", data_dir, download), BINARY_SEED)
     elif name == "digits":
-        dataset = _load_digits()
+        dataset = Dataset(name, *load_digits(), DIGITS)
     elif name in idx.FOLDERS:
         dataset = _load_published(name, Path(data_dir), download)
     else:
@@ -154,16 +152,3 @@ def choose(config, may_be_digits):
         note = f"the folder ./{name} is not used; --dataset ./{name} names it"
         dataset = dataset._replace(notes=(*dataset.notes, note))
     return dataset
-
-
-def _load_digits():
-    """The 1,797 handwritten digits of scikit-learn (UCI, 8 x 8, 0 to 16); the first 1,500 train.
-
-    They fill their images, so they are scaled to 20 x 20 with a margin of 4: MNIST's digits lie in such a box.
-    """
-    digits = load_package("sklearn.datasets").load_digits()  # here: it takes a second to import
-    boxes = torch.from_numpy(digits.images).float().div_(16).unsqueeze(1)
-    images = F.pad(F.interpolate(boxes, size=(20, 20), mode="bilinear"), (4, 4, 4, 4))
-    images = images.mul_(255).round_().byte().reshape(-1, 784)
-    labels = torch.from_numpy(digits.target)
-    return Dataset("digits", images[:1500], labels[:1500], images[1500:], labels[1500:], CLASSES["digits"])

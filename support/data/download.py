@@ -28,7 +28,6 @@ def fetch(name, data_dir):
     Raises Unavailable if no server has them, OSError if a file cannot be written.
     """
     datasets = load_package("torchvision.datasets")  # here: it takes seconds, and most runs find their data on disk
-
     dataset = getattr(datasets, idx.FOLDERS[name])
     raw = data_dir / idx.FOLDERS[name] / "raw"
     causes = {}
@@ -37,18 +36,19 @@ def fetch(name, data_dir):
             causes[mirror] = _fetch(dataset, mirror, raw)
     if None in idx.find(name, data_dir):
         said = "; ".join(f"{urllib.parse.urlparse(mirror).netloc}: {cause}" for mirror, cause in causes.items())
-        raise unavailable(name, data_dir, f"could not be downloaded ({said})")
+        ways = "; or connect to the network, or use --dataset digits, which needs no download"
+        raise unavailable(name, data_dir, f"could not be downloaded ({said})", ways)
 
 
-def unavailable(name, data_dir, reason):
-    """The error of a dataset that is missing, which names the files beside it that are in no form that is read."""
+def unavailable(name, data_dir, reason, ways=""):
+    """The error of a missing dataset, with more `ways` out. It names files that are there in no form that is read."""
     file = idx.FILES[idx.find(name, data_dir).index(None)]
     others = [str(path) for path in idx.not_understood(name, data_dir)]
     beside = f" Not read, as it is in another form: {', '.join(others[:5])}." if others else ""
     forms = "the four IDX files" + (" or mnist.npz" if name == "mnist" else "")
     return Unavailable(
-        f"{file} is not in {data_dir}, and {name} {reason}.{beside} Put {forms} there, name their place with "
-        "--data_dir, connect to the network, or use --dataset digits, which needs no download"
+        f"{file} is not in {data_dir}, and {name} {reason}.{beside} Put {forms} there, or name their place with "
+        f"--data_dir{ways}"
     )
 
 

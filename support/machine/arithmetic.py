@@ -3,10 +3,11 @@
 import contextlib
 import ctypes
 import os
+from pathlib import Path
 
 import torch
 
-from support.machine.environment import read_text, usable_cpus
+from support.machine.environment import usable_cpus
 
 
 @contextlib.contextmanager
@@ -94,6 +95,8 @@ def cpu_capabilities():
     if hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return {**found, "is_intel": "intel" in str(found.get("cpu_name", "")).lower()}
-    words = set((read_text("/proc/cpuinfo") or "").split())
+    words = set()
+    with contextlib.suppress(OSError):  # only Linux has it
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     flags = {"avx512_f": "avx512f", "avx512_bf16": "avx512_bf16", "amx_tile": "amx_tile", "amx_bf16": "amx_bf16"}
     return {name: flag in words for name, flag in flags.items()} | {"is_intel": "GenuineIntel" in words}

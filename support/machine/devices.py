@@ -15,7 +15,8 @@ HEALTH_CHECKS = (
     "_cuda_graph_capture_health_check",
     "_accelerator_graph_capture_health_check",
 )
-MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory")
+# "unexpected pos": what torch.save says where its buffer cannot grow.
+MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory", "unexpected pos")
 
 
 def find_device(name):
@@ -88,9 +89,14 @@ def explain_missing_memory():
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_WORDS):
+        if is_missing_memory(error):
             raise UserError(
                 "not enough memory: lower --batch_size (with --resume, if epochs are finished), begin with a smaller "
                 "network (--hidden_dims, --latent_dim, --prior_components), or raise the limit (ulimit -v)"
             ) from error
         raise
+
+
+def is_missing_memory(error):
+    """Whether an error is one of those that Python and PyTorch raise when memory is missing."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in MEMORY_WORDS)

@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 from support.errors import UserError, load_package
@@ -102,11 +101,3 @@ def usable_cpus():
     """How many CPUs this process may keep busy: those it may run on, but no more than its cgroup's quota."""
     with warnings.catch_warnings(action="ignore"):  # joblib warns where /dev/shm cannot be written to
         return load_package("joblib").cpu_count()
-
-
-def read_text(path):
-    """The content of a text file, or None if it cannot be read."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from support.errors import UserError, naming
+from support.machine import devices
 from support.run import files, storage
 from support.run.config import FLAGS, Config, differences, from_plain, to_plain
 from variants import build_model
@@ -65,8 +66,7 @@ def find_saved(config):
         return None
     if (folder / "checkpoint.pt").exists():
         return load(folder / "checkpoint.pt")
-    foreign = files.present(folder)
-    if foreign:
+    if foreign := files.present(folder):
         raise UserError(f"{foreign[0]} was not written by a run that can be continued: {WAYS_OUT}")
     return None
 
@@ -95,9 +95,9 @@ def check_same_run(config, saved, data=None):
     """
     folder = config.results_dir
     done = len(saved.history)
-    if config.epochs < done:
-        raise UserError(f"{folder} holds {done} finished epochs: name --epochs {done} or more, or {WAYS_OUT}")
     found = differences(saved.config, config)
+    if config.epochs < done and (config.resume or not found):
+        raise UserError(f"{folder} holds {done} finished epochs: name --epochs {done} or more, or {WAYS_OUT}")
     if config.resume:
         return check_fit(config, saved, found)
     if found:
@@ -108,8 +108,7 @@ def check_same_run(config, saved, data=None):
         )
     if saved.fingerprint != fingerprint():
         raise UserError(f"{folder} holds a run of other code: {WAYS_OUT}, or continue it all the same with --resume")
-    changed = data_changes(saved.data, data)
-    if changed:
+    if changed := data_changes(saved.data, data):
         raise UserError(
             f"{folder} holds a run on other data ({changed}): {WAYS_OUT}, or go on with these with --resume"
         )
@@ -143,7 +142,7 @@ def data_changes(there, here):
 
 
 def restore(run, saved):
-    """Put a new run where the saved one stopped. Raises UserError if the states do not fit, or best.pt is another's."""
+    """Put a new run where the saved one stopped. Raises UserError if the states do not fit."""
     path = run.config.results_dir / "checkpoint.pt"
     new_groups = run.optimizer.state_dict()["param_groups"]
     with refuse_damage(path, Exception):  # what a wrong state makes PyTorch raise is no closed list
@@ -155,19 +154,30 @@ def restore(run, saved):
     else:
         with refuse_damage(path, Exception):
             run.scheduler.load_state_dict(saved.scheduler)
-    if data_changes(saved.data, run.dataset.checksums):  # nothing can show images again that are not there
-        for row in saved.history:
-            for suffix in (".npy", ".npz"):
-                files.frame(path.parent, "latent", row["epoch"], suffix).unlink(missing_ok=True)
     run.history = saved.history
-    best = best_of(saved.history)
-    if best is saved.history[-1]:  # best.pt is written again
+
+
+def check_best(run):
+    """Raise UserError if best.pt is not of the best epoch, unless that is the last one, which is saved again."""
+    best = best_of(run.history)
+    path = run.config.results_dir / "best.pt"
+    if best is run.history[-1]:
         return
-    best_path = path.with_name("best.pt")
-    if not best_path.exists():
-        raise UserError(f"{best_path} is missing: put it back, or {WAYS_OUT}")
-    if read(best_path).get("row") != best:
-        raise UserError(f"{best_path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
+    if not path.exists():
+        raise UserError(f"{path} is missing: put it back, or {WAYS_OUT}")
+    if read(path).get("row") != best:
+        raise UserError(f"{path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
+
+
+def remove_outdated(run, saved):
+    """Remove what will not be true of a run that trains on: its last pictures, and what was drawn of other images."""
+    folder = run.config.results_dir
+    if len(run.history) >= run.config.epochs:
+        return
+    files.remove(folder / name for name in files.LAST)
+    if data_changes(saved.data, run.dataset.checksums):  # nothing can show images again that are not there
+        epochs = range(1, len(run.history) + 1)
+        files.remove(files.frame(folder, "latent", epoch, suffix) for epoch in epochs for suffix in (".npy", ".npz"))
 
 
 def move_schedule(run, groups, epochs):
@@ -183,8 +193,7 @@ def say_changes(run, saved):
     """Print each way in which a continued run differs from its beginning."""
     for flag, there, here in differences(saved.config, run.config):
         print(f"Continuing with {flag} {here} in place of {there}")
-    changed = data_changes(saved.data, run.dataset.checksums)
-    if changed:
+    if changed := data_changes(saved.data, run.dataset.checksums):
         print(f"Continuing on other data: {changed}")
     threads = torch.get_num_threads()
     if saved.threads not in (None, threads):
@@ -284,6 +293,8 @@ def refuse_damage(path, *errors):
     try:
         yield
     except errors as error:
+        if devices.is_missing_memory(error):
+            raise
         raise damage(path) from error
 
 

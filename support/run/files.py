@@ -1,13 +1,12 @@
 """The names of the files that a run writes, and finding and removing them."""
 
 import re
+import sys
 
 from support.run import storage
 
-FILES = (
-    *("checkpoint.pt", "best.pt", "metrics.csv", "config.json", "loss.png", "latent.gif", "manifold.png"),
-    *("samples.png", "explorer.html"),
-)
+LAST = ("latent.gif", "manifold.png", "samples.png", "explorer.html")  # written at the end of a run
+FILES = ("checkpoint.pt", "best.pt", "metrics.csv", "config.json", "loss.png", *LAST)
 FRAMES = re.compile(r"\.?epoch_\d{3,}\.(png|npy|npz)(\.part)?")
 
 
@@ -35,6 +34,13 @@ def present(folder, half_written=False):
 
 def clear(folder):
     """Remove what a replaced run left behind: its files, except checkpoint.pt."""
-    for path in present(folder, half_written=True):
-        if path.name != "checkpoint.pt":
-            path.unlink()
+    remove(path for path in present(folder, half_written=True) if path.name != "checkpoint.pt")
+
+
+def remove(paths):
+    """Remove files that are out of date, if they are there. One that cannot be removed costs a warning."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            print(f"WARNING: {path} is out of date, and cannot be removed: {error.strerror}", file=sys.stderr)

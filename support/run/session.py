@@ -46,6 +46,8 @@ def open_run(config, begin):
         if saved:
             checkpoint.restore(run, saved)
             if processes.is_first():
+                checkpoint.check_best(run)
+                checkpoint.remove_outdated(run, saved)
                 checkpoint.say_changes(run, saved)
         yield run
 

@@ -43,11 +43,13 @@ def write(path, content):
 
 
 def try_write(path, content):
-    """Replace a file that a run can do without: a refusal costs a warning."""
+    """Replace a file that a run can do without: a refusal costs a warning, and `partial` shows that it is due."""
     try:
         write(path, content)
     except OSError as error:
-        print(f"WARNING: {path}: {error.strerror}; the run goes on, and writes it at the next chance", file=sys.stderr)
+        print(f"WARNING: {path}: {error.strerror}; the run goes on without it", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            partial(path).touch()
 
 
 def write_part(part, content):
