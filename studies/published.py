@@ -32,7 +32,7 @@ QUICK_SAMPLES = 10
 MORE_SAMPLES = (1000, 5000)  # for every 20th test image, to see the bias of SAMPLES
 FEW = 20
 CHANGED = ("model", "optimizer", "scheduler")  # what training changes of a train.Run
-COLUMNS = ("run", "epoch", "train_bound", "test_bound", "log_p", "log_p_1000", "log_p_5000", "minutes")
+COLUMNS = ("run", "epoch", "train_bound", "test_bound", "log_p", "ess", "unsure", "log_p_1000", "log_p_5000", "minutes")
 
 PYTHAE = Config(latent_dim=40, batch_size=100, lr=1e-4, epochs=500)
 ALTOSAAR = Config(latent_dim=128, hidden_dims=(256, 256), lr=1e-3, epochs=166)
@@ -250,19 +250,22 @@ def save(state, trial, run, path):
 def measure_model(model, images, trial, is_quick):
     """The figures of a model in published.csv, in nats per image; test images if nothing else is said.
 
-    Those for more samples are log_p plus their difference from it over every 20th image, whose standard error is given.
+    ess is the median effective sample size of log_p, and unsure the share of the images with fewer than 5. Those for
+    more samples are log_p plus their difference from it over every 20th image, whose standard error is given.
     """
     test = images.dataset.test_images
-    log_p = log_likelihoods(model.eval(), test, QUICK_SAMPLES if is_quick else SAMPLES)
+    log_p, ess = estimate(model.eval(), test, QUICK_SAMPLES if is_quick else SAMPLES)
     row = {
         "train_bound": total(model, images.dataset.train_images[: len(test)]),
         "held_out_bound": total(model, images.held_out) if trial.held_out else None,
         "test_bound": total(model, test),
         "log_p": log_p.mean().item(),
         "log_p_error": (log_p.std() / len(test) ** 0.5).item(),
+        "ess": ess.median().item(),
+        "unsure": (ess < likelihood.FEW_SAMPLES).double().mean().item(),
     }
     for more in MORE_SAMPLES:
-        gain = log_likelihoods(model, test[::FEW], more) - log_p[::FEW] if trial.more_samples else None
+        gain = estimate(model, test[::FEW], more)[0] - log_p[::FEW] if trial.more_samples else None
         row[f"log_p_{more}"] = None if gain is None else row["log_p"] + gain.mean().item()
         row[f"error_{more}"] = None if gain is None else (gain.std() / len(gain) ** 0.5).item()
     return row
@@ -274,10 +277,10 @@ def total(model, images):
     return evaluation.bce + evaluation.divergence
 
 
-def log_likelihoods(model, images, k):
-    """log p(x) of images (N, 784) uint8 with k samples of q(z|x) each, as published: (N,) float64, nats."""
-    source = generator(EVALUATION_SEED)
-    return likelihood.importance_sampling(model, likelihood.Proposal(), images, k, source).log_p.double()
+def estimate(model, images, k):
+    """log p(x) of images (N, 784) uint8 from k samples of q(z|x) each, in nats, and effective sample sizes: (N,)."""
+    found = likelihood.importance_sampling(model, likelihood.Proposal(), images, k, generator(EVALUATION_SEED))
+    return found.log_p.double(), found.ess
 
 
 if __name__ == "__main__":
