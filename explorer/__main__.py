@@ -41,7 +41,7 @@ def write(folder, data_dir=None, dataset=None):
         storage.write(folder / "explorer.html", content)
     except OSError as error:
         raise UserError(
-            f"{error.filename} cannot be written ({error.strerror}): close it where it is open, and try again"
+            f"{error.filename} cannot be written ({error.strerror}): close it where it is open, or make it writable"
         ) from error
 
 

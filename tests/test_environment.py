@@ -188,11 +188,12 @@ def test_run_is_alone_and_complete_in_odd_environment(flags, no_drawing, monkeyp
 def test_what_others_would_misread_is_hidden_during_a_run_only(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "a backend of a notebook")
     monkeypatch.setenv("OMP_NUM_THREADS", " ")
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "")
     monkeypatch.setenv("MKL_NUM_THREADS", "3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # this means something
     before = dict(os.environ)
     with environment.clean_environment():
-        assert not {"MPLBACKEND", "OMP_NUM_THREADS"} & os.environ.keys()
+        assert not {"MPLBACKEND", "OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"} & os.environ.keys()
         assert os.environ["MKL_NUM_THREADS"] == "3"
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert dict(os.environ) == before

@@ -389,6 +389,9 @@ def test_folder_that_cannot_be_read_is_counted(tmp_path):
     write_classes(tmp_path / "pets", {"cat": 3, "dog": 3})
     (tmp_path / "pets" / "dog").chmod(0)
     assert "left out: 1 unreadable folders" in load(tmp_path / "pets").notes
+    (tmp_path / "pets" / "cat").chmod(0)
+    with pytest.raises(UserError, match="a folder that cannot be read: make it readable"):
+        load(tmp_path / "pets")
 
 
 def test_links_to_classes_are_followed(tmp_path):

@@ -48,6 +48,8 @@ def load_folder(folder, cache=None):
     if not folder.is_dir():
         raise UserError(f"{folder} is not a directory; name another --dataset")
     files, left_out = scan(folder)
+    if not files and left_out["unreadable folders"]:
+        raise UserError(f"{folder} is or holds a folder that cannot be read: make it readable (chmod -R +rX)")
     parts, notes = find_parts(files, folder)
     classes, *tests = (find_classes(part, depth, folder.name, left_out) for part, depth in parts)
     tests = tests[0] if tests else {}

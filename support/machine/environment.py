@@ -13,7 +13,10 @@ from support.errors import UserError, load_package
 
 NEEDED = ("numpy", "torch", "matplotlib", "PIL", "imageio", "tqdm", "filelock")
 # Where these are set to nothing, their readers take that for a value.
-EMPTY_IS_UNSET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+EMPTY_IS_UNSET = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"),
+    *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
+)
 NUMBERS_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
 
 
