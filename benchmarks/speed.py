@@ -53,6 +53,8 @@ def main():
     )
     flags = parser.parse_args()
     if flags.against:
+        if not (flags.against / COMMAND[0]).exists():
+            parser.error(f"{flags.against} is no checkout of this project")
         compare_commands(flags)
         return
     config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE, compile="off")

@@ -81,7 +81,7 @@ def parse(description, names=()):
 
     Makes results_dir. overwrite is the time before which files are to be replaced, in seconds; 0: none are.
     """
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     if names:
         parser.add_argument("--dataset", choices=names, default=names[0])
     parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())

@@ -111,14 +111,17 @@ def test_dataset_that_is_nothing_lists_the_names(tmp_path, monkeypatch):
         assert "mnist, binary_mnist, fashion_mnist, kmnist, digits nor a directory" in done.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("results", ["images", "images/results"])
-def test_results_may_not_lie_among_the_images(tmp_path, monkeypatch, results):
-    (tmp_path / "images").mkdir()
+@pytest.mark.parametrize(
+    ("images", "results"),
+    [("images", "images"), ("images", "images/results"), ("latent", "."), ("reconstruction", ".")],
+)
+def test_pictures_may_not_lie_among_the_images(tmp_path, monkeypatch, images, results):
+    (tmp_path / images).mkdir()
     monkeypatch.chdir(tmp_path)
-    done = call_main("--dataset", "images", "--results_dir", results)
+    done = call_main("--dataset", images, "--results_dir", results)
     assert done.code == 2
     assert "name a --results_dir outside it" in done.err.splitlines()[-1]
-    assert list((tmp_path / "images").iterdir()) == []
+    assert list((tmp_path / images).iterdir()) == []
 
 
 def test_saved_folder_need_not_exist(tmp_path):

@@ -13,10 +13,7 @@ from support.errors import UserError, load_package
 
 NEEDED = ("numpy", "torch", "matplotlib", "PIL", "imageio", "tqdm", "filelock")
 # Where these are set to nothing, their readers take that for a value.
-EMPTY_IS_UNSET = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"),
-    *("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
-)
+EMPTY_IS_NONE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 NUMBERS_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
 
 
@@ -56,7 +53,7 @@ def clean_environment():
     """
     before = dict(os.environ)
     is_first_import = "matplotlib" not in sys.modules
-    misleading = [name for name in EMPTY_IS_UNSET if not before.get(name, "").strip()]
+    misleading = [name for name in EMPTY_IS_NONE if not before.get(name, "").strip()]
     for name in (*misleading, "MPLBACKEND"):
         os.environ.pop(name, None)
     os.environ.setdefault("USER", user_name())  # PyTorch asks for it when it compiles

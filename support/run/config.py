@@ -163,10 +163,11 @@ def parse(argv=None):
     if config.divergence == "mmd" and config.prior != "normal":
         parser.error(MMD_NEEDS_NORMAL)
     results = config.results_dir.resolve()
-    if config.dataset not in DATASETS and Path(config.dataset).resolve() in (results, *results.parents):
+    taken = {results, *results.parents, results / "latent", results / "reconstruction"}
+    if config.dataset not in DATASETS and Path(config.dataset).resolve() in taken:
         parser.error(
-            f"--results_dir {config.results_dir} lies in --dataset {config.dataset}, where its pictures would become "
-            "images to train on: name a --results_dir outside it"
+            f"pictures in --results_dir {config.results_dir} would become images of --dataset {config.dataset}: name a "
+            "--results_dir outside it"
         )
     return config
 
