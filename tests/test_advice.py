@@ -52,13 +52,13 @@ FOLLOWED = {
     "support/machine/processes.py:explain_lost_process": "",  # says what happened; torchrun starts the processes again
     "support/machine/processes.py:joined": "",  # names what to check, and is followed in test_filesystems.py
     "support/machine/steps.py:check_finite": "test_loss_that_is_not_finite",
+    "support/run/checkpoint.py:check_best": "test_best_pt_that_is_missing_or_another_one",
     "support/run/checkpoint.py:check_fit": "test_run_of_other_widths",
     "support/run/checkpoint.py:check_same_run": "test_run_of_other_settings",
     "support/run/checkpoint.py:damage": "test_run_that_cannot_be_read",
     "support/run/checkpoint.py:find_saved": "test_files_that_no_run_wrote",
     "support/run/checkpoint.py:read": "test_run_that_cannot_be_read",
     "support/run/checkpoint.py:read_config": "test_run_that_cannot_be_read",
-    "support/run/checkpoint.py:restore": "test_best_pt_that_is_missing_or_another_one",
     "support/run/console.py:Output.write": "",  # names the stream and the system's reason
     "support/run/storage.py:lock": "test_results_dir_that_cannot_be_used",
     "variants/__init__.py:check_mmd": "test_batches_without_mmd",
