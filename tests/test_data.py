@@ -464,6 +464,22 @@ def test_whole_file_of_other_numbers_than_bytes_is_refused(tmp_path, dtype, n):
         datasets.load("mnist", tmp_path, download=False)
 
 
+@pytest.mark.parametrize("value", [-1.0, np.nan])
+def test_pickled_images_that_are_scaled_otherwise_are_refused(tmp_path, value):
+    """From -1 to 1, negative values would become bright ones."""
+    images, labels = np.array([[value, *[1.0] * 783]], np.float32), np.zeros(1, int)
+    (tmp_path / "mnist.pkl.gz").write_bytes(gzip.compress(pickle.dumps([(images, labels)] * 3)))
+    with pytest.raises(UserError, match=r"mnist\.pkl\.gz is damaged, or not what its name says"):
+        datasets.load("mnist", tmp_path, download=False)
+
+
+def test_negative_label_is_refused(tmp_path):
+    images, labels = np.zeros((2, 28, 28), np.uint8), np.array([0, -1])
+    np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(UserError, match="holds a label -1, outside 0-9"):
+        datasets.load("mnist", tmp_path, download=False)
+
+
 def test_emnist_under_the_names_of_mnist_is_refused(small_mnist, tmp_path):
     files = idx_files(small_mnist)
     files[LABELS] = files[LABELS][:-1] + bytes([61])

@@ -156,6 +156,16 @@ def test_photo_that_was_taken_sideways_is_upright(tmp_path):
     assert read[22].mean() > 235
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_tiff_that_was_scanned_sideways_is_upright(tmp_path, orientation):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "x.png", exif=exif)
+    picture.save(tmp_path / "x.tif", tiffinfo={0x0112: orientation})
+    np.testing.assert_array_equal(grey_values(tmp_path / "x.tif"), grey_values(tmp_path / "x.png"))
+
+
 def damage_png(folder):
     path = folder / "a" / "001.png"
     path.write_bytes(path.read_bytes()[:-30])

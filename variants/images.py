@@ -282,7 +282,7 @@ def read_image(path):
 def load_image(path):
     """The pixels of an image file, upright. Raises ValueError if it is damaged, or no image."""
     try:
-        with Image.open(path) as image:
+        with open(path, "rb") as file, Image.open(file) as image:  # by its path, Pillow garbles turned grey TIFFs
             image.draft("L", (4 * SIDE, 4 * SIDE))  # lets a JPEG be decoded at a fraction of its size
             image.load()
     except UnidentifiedImageError as error:

@@ -63,14 +63,15 @@ def convert_theano(content):
 
 
 def is_three_sets(content):
-    """Whether this is three pairs of images (N, 784), not all of them black, and labels (N,)."""
+    """Whether this is three pairs of images (N, 784), none negative and not all of them black, and labels (N,)."""
     if not isinstance(content, (tuple, list)) or len(content) != 3:
         return False
     if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in content):
         return False
     if not all(isinstance(array, np.ndarray) and array.dtype.kind in "fiu" for pair in content for array in pair):
         return False
-    return all(images.shape[1:] == (784,) and images.any() and labels.ndim == 1 for images, labels in content)
+    shapes = all(images.shape[1:] == (784,) and labels.ndim == 1 for images, labels in content)
+    return shapes and all(images.any() and images.min() >= 0 and np.isfinite(images).all() for images, _ in content)
 
 
 UNPICKLED = {  # what pickled arrays call, in whatever version of Python and NumPy

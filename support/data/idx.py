@@ -91,8 +91,8 @@ def _images_and_labels(paths, arrays):
         raise UserError(
             f"{paths[0]} holds {len(images)} images but {paths[1]} {len(labels)} labels; download both again"
         )
-    if labels.max() > 9:
-        raise UserError(f"{paths[1]} holds a label {labels.max()}, outside 0-9, as EMNIST has; {WAYS_OUT}")
+    if outside := {*labels.tolist()} - {*range(10)}:
+        raise UserError(f"{paths[1]} holds a label {max(outside)}, outside 0-9, as EMNIST has; {WAYS_OUT}")
     return images.reshape(-1, 784), labels.astype(np.int64)
 
 

@@ -87,7 +87,7 @@ def show_end(run):
     model = checkpoint.load_model(run.config.results_dir / "best.pt").to(images.device)
     with torch.no_grad():
         mu = model.encode(pixels(images))[0]
-    if units.active_units(mu) < model.latent_dim:
+    if len(images) > 1 and units.active_units(mu) < model.latent_dim:
         print(f"====> {inactive_latents(units.active_units(mu), run.config)}")
     if run.dataset.notes:
         print(f"====> Trained on {run.dataset.description}")
