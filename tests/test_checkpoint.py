@@ -297,6 +297,10 @@ def test_other_code_is_refused_unless_resumed(finished_run, copied_run, run_main
     done = run_main(copied_run.folder, "--resume")
     assert done.code == 0
     assert done.err == "WARNING: the code has changed since this run began; the result may differ\n"
+    assert "are done" in done.out
+    again = run_main(copied_run.folder, *THREE)
+    assert (again.code, again.err) == (0, "")
+    assert metrics(copied_run.folder) == metrics(finished_run.folder)
 
 
 def test_fingerprint_covers_what_decides_the_arithmetic():

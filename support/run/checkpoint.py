@@ -169,15 +169,17 @@ def check_best(run):
         raise UserError(f"{path} is not of epoch {best['epoch']}, the best of this run: {WAYS_OUT}")
 
 
-def remove_outdated(run, saved):
-    """Remove what will not be true of a run that trains on: its last pictures, and what was drawn of other images."""
+def update_files(run, saved):
+    """Remove what will not be true of a run that trains on; let a finished one be of this code from now on."""
     folder = run.config.results_dir
-    if len(run.history) >= run.config.epochs:
-        return
-    files.remove(folder / name for name in files.LAST)
-    if data_changes(saved.data, run.dataset.checksums):  # nothing can show images again that are not there
-        epochs = range(1, len(run.history) + 1)
-        files.remove(files.frame(folder, "latent", epoch, suffix) for epoch in epochs for suffix in (".npy", ".npz"))
+    has_changed = data_changes(saved.data, run.dataset.checksums)
+    if len(run.history) < run.config.epochs:
+        files.remove(folder / name for name in files.LAST)
+        if has_changed:  # nothing can show images again that are not there
+            paths = [files.frame(folder, "latent", row["epoch"]) for row in run.history]
+            files.remove(path.with_suffix(suffix) for path in paths for suffix in (".npy", ".npz"))
+    elif saved.fingerprint != fingerprint() and not has_changed:
+        save(run)
 
 
 def move_schedule(run, groups, epochs):

@@ -47,7 +47,7 @@ def open_run(config, begin):
             checkpoint.restore(run, saved)
             if processes.is_first():
                 checkpoint.check_best(run)
-                checkpoint.remove_outdated(run, saved)
+                checkpoint.update_files(run, saved)
                 checkpoint.say_changes(run, saved)
         yield run
 
