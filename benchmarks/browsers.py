@@ -11,9 +11,10 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
+
+from support.errors import UserError
 
 PROGRAMS = {  # that each browser needs
     "chromium": ("chromium", "chromedriver"),
@@ -239,5 +240,5 @@ def names(argument=None):
     chosen = [argument] if argument else [name for name in PROGRAMS if not missing(name)]
     absent = [f"{name} needs {', '.join(missing(name))}" for name in chosen if missing(name)]
     if absent or not chosen:
-        sys.exit(f"error: {'; '.join(absent) or 'there is no browser'}")
+        raise UserError("; ".join(absent) or "there is no browser")
     return chosen

@@ -11,11 +11,14 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import browsers
+from support.errors import UserError
+from support.run.console import exit_code
 
 OPENINGS = 5
 IMAGES = 40
 FRAMES = 200
 WIDTH, HEIGHT = 1440, 980
+MARK = b'id="content"'  # of the script in which a page has its run
 
 # Each is called with some arguments and a function that takes the result.
 MEASURES = {
@@ -73,15 +76,18 @@ HOVER = """
 """
 
 
-def main(path, name=None):
-    """Print the times of the page at a path, in one browser or in all."""
-    if not path.is_file():
-        sys.exit(f"page.py: error: there is no page {path}")
-    for browser in browsers.names(name):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, help="an explorer.html")
+    parser.add_argument("--browser", choices=browsers.PROGRAMS, help="default: every one that is installed")
+    flags = parser.parse_args()
+    if MARK not in flags.path.read_bytes():
+        raise UserError(f"{flags.path} is no explorer.html")
+    for browser in browsers.names(flags.browser):
         with tempfile.TemporaryDirectory() as folder, browsers.started(browser, folder) as driver:
             print(f"{browser} {driver.capabilities['browserVersion']}")
             driver.set_window_size(WIDTH, HEIGHT)
-            measure(driver, path)
+            measure(driver, flags.path)
 
 
 def measure(driver, path):
@@ -98,8 +104,4 @@ def measure(driver, path):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", type=Path, help="an explorer.html")
-    parser.add_argument("--browser", choices=browsers.PROGRAMS, help="default: every one that is installed")
-    flags = parser.parse_args()
-    main(flags.path, flags.browser)
+    sys.exit(exit_code("page.py", main))

@@ -29,9 +29,9 @@ from benchmarks.losses import closed_terms, read, read_average
 from benchmarks.speed import BATCH_SIZE, PEAK_UNIT, ROOT, project, race
 from model import VAE
 from support.data import datasets
-from support.errors import UserError
 from support.latent.likelihood import quadrature
 from support.run.config import Config, default_data_dir, directory, whole_number
+from support.run.console import exit_code
 
 UV = "uv==0.13.9"  # installs from one cache by hard links: PyTorch lies on the disk once
 NEWEST = "2026-11-27"  # of the packages that the pinned ones need
@@ -112,11 +112,7 @@ def main():
     with contextlib.ExitStack() as stack:
         folder = (flags.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            dataset = datasets.load("mnist", flags.data_dir)
-        except (UserError, OSError) as error:
-            sys.exit(f"peers.py: error: {error}")
-        save_images(folder, dataset)
+        save_images(folder, datasets.load("mnist", flags.data_dir))
         numbers, problems = {}, {}
         for name in names:
             print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr)
@@ -314,4 +310,4 @@ def processor():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("peers.py", main, {"--data_dir"}))

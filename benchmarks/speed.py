@@ -33,6 +33,7 @@ from support.errors import UserError
 from support.machine.arithmetic import fast_arithmetic, find_precision
 from support.run import checkpoint, report
 from support.run.config import Config, default_data_dir, directory, whole_number
+from support.run.console import exit_code
 
 BATCH_SIZE = 128
 BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
@@ -58,10 +59,7 @@ def main():
         compare_commands(flags)
         return
     config = Config(device="cpu", data_dir=flags.data_dir, batch_size=BATCH_SIZE, compile="off")
-    try:
-        dataset = datasets.load("mnist", flags.data_dir)
-    except (UserError, OSError) as error:
-        sys.exit(f"speed.py: error: {error}")
+    dataset = datasets.load("mnist", flags.data_dir)
 
     print_contenders(*race(find_contenders(config), flags.rounds))
     with tempfile.TemporaryDirectory() as folder:
@@ -250,7 +248,7 @@ def time_command(checkout, data_dir, folder):
     process = subprocess.Popen([sys.executable, *COMMAND, *flags], cwd=checkout, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)  # the memory of this process, not of all that ran before
     if status:
-        sys.exit(f"speed.py: error: {' '.join(COMMAND)} failed")
+        raise UserError(f"{' '.join(COMMAND)} failed in {checkout}")
     return time.perf_counter() - start, usage.ru_maxrss / PEAK_UNIT
 
 
@@ -362,4 +360,4 @@ def summary(values):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("speed.py", main, {"--data_dir"}))

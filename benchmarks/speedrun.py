@@ -15,9 +15,9 @@ import torch
 import train
 from studies.common import hold_out
 from support.data import datasets
-from support.errors import UserError
 from support.machine.arithmetic import fast_arithmetic
 from support.run.config import Config, default_data_dir, directory, whole_number
+from support.run.console import exit_code
 
 TARGET = 148.3267  # nats per test image: the review's best of 100 epochs, reached at epoch 97
 HELD_OUT = 5000  # training images on which the recipe was chosen
@@ -59,10 +59,7 @@ def main():
     parser.add_argument("--seeds", type=whole_number, default=5, help="runs with seeds 1, 2, ... (default: 5)")
     parser.add_argument("--ablations", action="store_true", help="measure what changes to the recipe cost")
     flags = parser.parse_args()
-    try:
-        dataset = datasets.load("mnist", flags.data_dir)
-    except (UserError, OSError) as error:
-        sys.exit(f"speedrun.py: error: {error}")
+    dataset = datasets.load("mnist", flags.data_dir)
     seeds = range(1, flags.seeds + 1)
     with fast_arithmetic():
         if flags.ablations:
@@ -126,4 +123,4 @@ def initialise(model, images, recipe):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code("speedrun.py", main, {"--data_dir"}))

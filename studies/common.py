@@ -378,10 +378,12 @@ def show_images(axes, images):
 
 
 def run_study(study):
-    """Call a study's main function and print how long it took, then end the process with its exit code."""
-    leave_on_signals("Interrupted; the same command without --overwrite continues the study")
-    start = time.perf_counter()
-    code = exit_code(Path(sys.argv[0]).name, study, FLAGS)
-    if code == 0:
+    """Call a study's main function, then print how long it took; end the process with its exit code."""
+
+    def timed():
+        start = time.perf_counter()
+        study()
         print(f"{time.perf_counter() - start:.0f} s on this machine ({usable_cpus()} cores)")
-    sys.exit(code)
+
+    leave_on_signals("Interrupted; the same command without --overwrite continues the study")
+    sys.exit(exit_code(Path(sys.argv[0]).name, timed, FLAGS))

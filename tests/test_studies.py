@@ -56,6 +56,32 @@ def test_study_without_its_data_ends_with_a_line(tmp_path):
     assert "--data_dir" in done.stderr
 
 
+def test_help_of_a_study_ends_with_its_flags():
+    done = run_study("prior", "--help")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].split()[0] == "--overwrite"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "flags", "message"),
+    [
+        ("speed", ["--data_dir", "nothing"], "train-images-idx3-ubyte is not in nothing"),
+        ("speedrun", ["--data_dir", "nothing"], "train-images-idx3-ubyte is not in nothing"),
+        ("peers", ["--folder", "file"], "file: File exists"),
+        ("page", ["file"], "file is no explorer.html"),
+        ("page", ["nothing"], "nothing: No such file or directory"),
+    ],
+)
+def test_benchmark_that_cannot_go_on_says_why_in_a_line(tmp_path, benchmark, flags, message):
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", *flags]
+    variables = {**without_network(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=600)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.partition(": error: ")[0]) == (1, f"{benchmark}.py")
+    assert message in line
+
+
 def test_study_of_frey_face_without_it_says_where_it_comes_from(tmp_path):
     flags = ("--data_dir", tmp_path / "nothing", "--results_dir", tmp_path / "studies")
     done = run_study("paper", "--dataset", "frey_face", *flags, env=without_network())
