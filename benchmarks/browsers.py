@@ -19,8 +19,10 @@ from support.errors import UserError
 PROGRAMS = {  # that each browser needs
     "chromium": ("chromium", "chromedriver"),
     "firefox": ("firefox-esr",),
-    "webkitgtk": ("WebKitWebDriver", "Xvfb"),
+    "webkitgtk": ("WebKitWebDriver", "MiniBrowser", "Xvfb"),
 }
+# Debian keeps MiniBrowser out of the way of what people call.
+PLACES = os.pathsep.join([os.environ.get("PATH", ""), *map(str, Path("/usr/lib").glob("*/webkit2gtk-4.*"))])
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -64,7 +66,7 @@ UNWRAPPED = ("findElements", "findChildElements", "newSession", "getElementRect"
 
 def missing(name):
     """What is not installed of what a browser needs."""
-    programs = [program for program in PROGRAMS[name] if shutil.which(program) is None]
+    programs = [program for program in PROGRAMS[name] if shutil.which(program, path=PLACES) is None]
     return programs + ["selenium"] * (importlib.util.find_spec("selenium") is None)
 
 
@@ -217,9 +219,8 @@ def webkitgtk(folder):
 
     display = f":{os.getpid() % 10_000 + 100}"
     screen = subprocess.Popen(["Xvfb", display, "-screen", "0", "1600x1200x24"], stderr=subprocess.DEVNULL)
-    (browser,) = sorted(Path("/usr/lib").glob("*/webkit2gtk-4.*/MiniBrowser"))[-1:]
     options = webdriver.WebKitGTKOptions()
-    options.binary_location = str(browser)
+    options.binary_location = shutil.which("MiniBrowser", path=PLACES)
     options.add_argument("--automation")
     environment = {**os.environ, "DISPLAY": display, "HOME": str(folder), "GDK_BACKEND": "x11"}
     environment["WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS"] = "1"  # root, as in a container, may not make a sandbox

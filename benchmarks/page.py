@@ -6,13 +6,11 @@ milliseconds. Needs selenium, and the programs that browsers.py names.
 
 import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import browsers
+from benchmarks import browsers, run_benchmark
 from support.errors import UserError
-from support.run.console import exit_code
 
 OPENINGS = 5
 IMAGES = 40
@@ -77,7 +75,7 @@ HOVER = """
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("path", type=Path, help="an explorer.html")
     parser.add_argument("--browser", choices=browsers.PROGRAMS, help="default: every one that is installed")
     flags = parser.parse_args()
@@ -104,4 +102,4 @@ def measure(driver, path):
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("page.py", main))
+    run_benchmark("page.py", main)

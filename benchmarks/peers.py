@@ -25,19 +25,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks import run_benchmark
 from benchmarks.losses import closed_terms, read, read_average
-from benchmarks.speed import BATCH_SIZE, PEAK_UNIT, ROOT, project, race
+from benchmarks.speed import BATCH_SIZE, COMPILED, PEAK_UNIT, ROOT, project, race
 from model import VAE
 from support.data import datasets
 from support.latent.likelihood import quadrature
 from support.run.config import Config, default_data_dir, directory, whole_number
-from support.run.console import exit_code
 
 UV = "uv==0.13.9"  # installs from one cache by hard links: PyTorch lies on the disk once
 NEWEST = "2026-11-27"  # of the packages that the pinned ones need
 TORCH = "torch==2.14.1"
 THREADS = 2
-OURS = {"this project, compiled": "on", "this project, eager": "off"}  # by --compile
+OURS = {"this project, compiled": COMPILED, "this project, eager": {"compile": "off"}}
 WORKER = ROOT / "benchmarks" / "adapters" / "worker.py"
 
 
@@ -99,7 +99,7 @@ class Numbers(NamedTuple):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(PEERS)}")
     parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
     parser.add_argument("--rounds", type=whole_number, default=7, help="timed epochs per contender (default: 7)")
@@ -153,15 +153,21 @@ def install(folder, name):
     if (place / "installed").exists() and (place / "installed").read_text(encoding="utf-8") == repr(peer.packages):
         return
     uv = folder / "uv" / "bin" / "uv"
+    commands = [
+        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, place],
+        [uv, "pip", "install", "--quiet", "--exclude-newer", NEWEST, "--python", place, *peer.packages],
+    ]
     if not uv.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder / "uv"], check=True)
-        subprocess.run([folder / "uv" / "bin" / "python", "-m", "pip", "install", "--quiet", UV], check=True)
+        commands = [
+            [sys.executable, "-m", "venv", folder / "uv"],
+            [folder / "uv" / "bin" / "python", "-m", "pip", "install", "--quiet", UV],
+            *commands,
+        ]
     settings = {**os.environ, "UV_CACHE_DIR": str(folder / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
-    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, place], check=True, env=settings)
-    command = [uv, "pip", "install", "--quiet", "--exclude-newer", NEWEST, "--python", place, *peer.packages]
-    done = subprocess.run(command, env=settings, capture_output=True, text=True)
-    if done.returncode:
-        raise PeerError(f"does not install: {' '.join(done.stderr.split())}")
+    for command in commands:
+        done = subprocess.run(command, env=settings, capture_output=True, text=True)
+        if done.returncode:
+            raise PeerError(f"does not install: {' '.join((done.stderr or done.stdout).split())}")
     (place / "installed").write_text(repr(peer.packages), encoding="utf-8")
 
 
@@ -253,7 +259,7 @@ def true_log_p(decoder, images):
 def find_contenders(folder, names, data_dir):
     """The contenders of `race` by name: this project, and the peers that run."""
     config = Config(device="cpu", data_dir=data_dir, batch_size=BATCH_SIZE, precision="float32")
-    ours = {name: functools.partial(project, dataclasses.replace(config, compile=flag)) for name, flag in OURS.items()}
+    ours = {name: functools.partial(project, dataclasses.replace(config, **flags)) for name, flags in OURS.items()}
     return ours | {name: functools.partial(peer_epoch, folder, name) for name in names}
 
 
@@ -310,4 +316,4 @@ def processor():
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("peers.py", main, {"--data_dir"}))
+    run_benchmark("peers.py", main)

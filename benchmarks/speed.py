@@ -27,13 +27,13 @@ from PIL import Image
 import explorer
 import pictures
 import train
+from benchmarks import run_benchmark
 from model import VAE, kld
 from support.data import datasets
 from support.errors import UserError
 from support.machine.arithmetic import fast_arithmetic, find_precision
 from support.run import checkpoint, report
 from support.run.config import Config, default_data_dir, directory, whole_number
-from support.run.console import exit_code
 
 BATCH_SIZE = 128
 BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
@@ -42,11 +42,12 @@ SIZE_ROUNDS = 3
 EPOCHS = 100  # of the run whose parts beside training are timed
 ROOT = Path(__file__).parent.parent
 COMMAND = ("main.py", "--epochs", "100", "--log_interval", "30", "--device", "cpu")
+COMPILED = {"compile": "on", "named": frozenset({"compile"})}  # named: where that fails, the run does not go on eagerly
 PEAK_UNIT = 1e9 if sys.platform == "darwin" else 1e6  # ru_maxrss: bytes on macOS, kilobytes elsewhere
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
     parser.add_argument("--rounds", type=whole_number, default=7, help="timed epochs per contender (default: 7)")
     parser.add_argument(
@@ -83,7 +84,7 @@ def find_contenders(config):
     }
     for precision in dict.fromkeys((best, "float32")):
         mine = dataclasses.replace(config, precision=precision)
-        compiled = dataclasses.replace(mine, compile="on")
+        compiled = dataclasses.replace(mine, **COMPILED)
         contenders[f"this project, {precision}, compiled"] = functools.partial(project, compiled)
         contenders[f"this project, {precision}, eager"] = functools.partial(project, mine)
         contenders[f"products alone, {precision}"] = functools.partial(products, mine)
@@ -177,7 +178,10 @@ def race(contenders, rounds):
         pipe, end = context.Pipe()
         context.Process(target=serve, args=(end, make_epoch), daemon=True).start()
         end.close()  # a process that fails is then an EOFError here, not a wait without end
-        problem = pipe.recv()
+        try:
+            problem = pipe.recv()
+        except EOFError:
+            problem = "it has ended"
         if problem:
             print(f"left out: {name} ({problem})")
         else:
@@ -205,7 +209,7 @@ def serve(pipe, make_epoch):
     with contextlib.ExitStack() as stack:
         try:
             epoch = stack.enter_context(make_epoch())
-        except ImportError as error:
+        except (ImportError, UserError) as error:
             pipe.send(str(error))
             return
         pipe.send(None)
@@ -220,9 +224,18 @@ def serve(pipe, make_epoch):
 
 def time_compiling(config, folder):
     """The seconds of the first four steps, by the state of the compiler's cache, which is put into a folder."""
-    run = functools.partial(project, dataclasses.replace(config, compile="on"), 4 * config.batch_size / 60_000)
-    os.environ["TMPDIR"] = folder  # where inductor keeps kernels and headers; the command finds them there
-    return {state: race({state: run}, 0)[0][state][0] for state in ("cold", "warm")}
+    run = functools.partial(project, dataclasses.replace(config, **COMPILED), 4 * config.batch_size / 60_000)
+    keep_cache_in(folder)  # the command finds it there
+    seconds = {}
+    for state in ("cold", "warm"):
+        seconds |= race({state: run}, 0)[0]
+    return {state: first for state, (first,) in seconds.items()}
+
+
+def keep_cache_in(folder):
+    """Let the processes that are started from now on keep the compiler's cache in a folder."""
+    os.environ["TMPDIR"] = folder
+    os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
 
 
 def compare_commands(flags):
@@ -231,7 +244,7 @@ def compare_commands(flags):
     for _ in range(flags.rounds):
         for name, checkout in (("the other checkout", flags.against), ("this checkout", ROOT)):
             with tempfile.TemporaryDirectory() as folder:
-                os.environ["TMPDIR"] = folder
+                keep_cache_in(folder)
                 rows.append((name, *time_command(checkout, flags.data_dir, folder)))
     print_commands(rows)
     for value, what in ((1, "seconds"), (2, "peak memory")):
@@ -360,4 +373,4 @@ def summary(values):
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("speed.py", main, {"--data_dir"}))
+    run_benchmark("speed.py", main)

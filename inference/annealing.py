@@ -37,7 +37,8 @@ class Point(NamedTuple):
 def log_p(model, x, proposal, chains, temperatures, source):
     """log p(x) by chains that move from a Gaussian q(z) to p(z|x), one trajectory per temperature b.
 
-    The expectation of the weights is p(x) with any number of temperatures, so that of the result is at most log p(x).
+    With steps of a fixed size, the expectation of the weights is p(x) for any number of temperatures, and that of the
+    result is at most log p(x). Here both are only nearly so, because each image's size adapts to its own chains.
 
     Args:
         x: (N, 784), pixels in [0, 1].

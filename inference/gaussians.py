@@ -37,6 +37,11 @@ def bounds(model, x, mu, logvar, order=ORDER):
     return -weights @ bce(model.decode(z), x.expand(len(nodes), *x.shape)) - kld(mu, logvar)
 
 
+def encoder_bounds(model, images):
+    """The ELBO of the encoder's q(z|x), (N,), of images (N, 784) uint8."""
+    return torch.cat([bounds(model, x, *model.encode(x)) for x in map(pixels, images.split(CHUNK))])
+
+
 @functools.cache
 def hermite(order, dims):
     """Nodes (order^dims, dims) and weights (order^dims,) of expectations under N(0, I)."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 FIRST_STEP = 0.1
-TUNING = 0.1  # how far the logarithm of the step moves after a trajectory, times what acceptance is off
+TUNING = 0.1  # after a trajectory, the logarithm of the step size moves by this times (acceptance - target)
 
 
 class Point(NamedTuple):

@@ -42,6 +42,9 @@ from support.seeds import generator
 from variants.priors import moments
 
 FLAGS = {"--data_dir", "--results_dir", "--quick", "--overwrite"}
+DOCUMENTED = Config(epochs=100)  # the run of the README
+# The code that decides what a study measures, beside the study's own.
+MEASURING = (*checkpoint.ARITHMETIC, "inference/*.py", "support/latent/*.py")
 SAMPLES = 500  # per image, for log p(x) with more than two latents
 QUICK_SAMPLES = 100
 QUICK_EPOCHS = 2
@@ -81,12 +84,16 @@ def parse(description, names=()):
 
     Makes results_dir. overwrite is the time before which files are to be replaced, in seconds; 0: none are.
     """
-    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0], allow_abbrev=False)
     if names:
-        parser.add_argument("--dataset", choices=names, default=names[0])
-    parser.add_argument("--data_dir", "--data-dir", type=directory, default=default_data_dir())
-    parser.add_argument("--results_dir", "--results-dir", type=directory, default=Path("results/studies"))
-    parser.add_argument("--quick", action="store_true", help="tiny runs on scikit-learn's digits: does the study work?")
+        parser.add_argument("--dataset", choices=names, default=names[0], help=f"default: {names[0]}")
+    data_dir, results_dir = default_data_dir(), Path("results/studies")
+    parser.add_argument("--data_dir", "--data-dir", type=directory, default=data_dir, help=f"default: {data_dir}")
+    parser.add_argument(
+        "--results_dir", "--results-dir", type=directory, default=results_dir, help=f"default: {results_dir}"
+    )
+    tiny = "does the study work? tiny runs on scikit-learn's digits, in the folder quick of --results_dir"
+    parser.add_argument("--quick", action="store_true", help=tiny)
     parser.add_argument("--overwrite", action="store_true", help="train every run again")
     flags = parser.parse_args()
     flags.overwrite *= time.time()  # what this command has written itself stays
@@ -138,8 +145,9 @@ def in_parallel(work, items):
     try:
         futures = {pool.submit(work, item): name for name, item in items.items()}
         for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            outcome = "failed; the runs under way are awaited" if future.exception() else "done"
+            print(f"{done} of {len(items)} {outcome}: {futures[future]}", flush=True)
             future.result()  # raises what the run raised
-            print(f"{done} of {len(items)} done: {futures[future]}", flush=True)
         return [future.result() for future in futures]
     except concurrent.futures.BrokenExecutor as error:
         raise UserError("a process of the study was killed, perhaps because memory ran out") from error
@@ -184,19 +192,19 @@ def load_saved(path, identity, overwrite):
     """What `save` has written to a file since the time `overwrite`, or None if there is nothing.
 
     Raises:
-        UserError: the file is damaged, of another identity, or of other code.
+        UserError: the file is damaged, of another identity, or of other code in the sense of `MEASURING`.
     """
     if not path.exists() or path.stat().st_mtime < overwrite:
         return None
     saved = checkpoint.read(path)
-    if saved.get("identity") != [identity, checkpoint.fingerprint()]:
+    if saved.get("identity") != [identity, checkpoint.fingerprint(MEASURING)]:
         raise UserError(f"{path} holds a run of other settings or other code; --overwrite trains every run again")
     return saved["content"]
 
 
 def save(path, identity, content):
     """Write tensors and plain values to a file, and what they are the outcome of: text."""
-    identity = [identity, checkpoint.fingerprint()]
+    identity = [identity, checkpoint.fingerprint(MEASURING)]
     storage.write(path, checkpoint.serialize({"format": checkpoint.FORMAT, "identity": identity, "content": content}))
 
 
@@ -283,7 +291,7 @@ def measure_latents(model, dataset):
     return {
         "active_units": active_units(mu),
         "knn_accuracy": measures.knn_accuracy(train_mu, dataset.train_labels, mu, dataset.test_labels),
-        "sliced_wasserstein": measures.sliced_wasserstein(z, draws, generator(DRAWS_SEED)),
+        "sliced_wasserstein": measures.sliced_wasserstein(z, draws, generator(DRAWS_SEED, 1)),
         "mmd": measures.chunked_mmd(z, draws),
     }
 
@@ -385,5 +393,8 @@ def run_study(study):
         study()
         print(f"{time.perf_counter() - start:.0f} s on this machine ({usable_cpus()} cores)")
 
-    leave_on_signals("Interrupted; the same command without --overwrite continues the study")
+    line = "Interrupted; the same command continues the study"
+    if "--overwrite" in sys.argv:
+        line = "Interrupted; --overwrite starts again; without it, runs that were not replaced yet count as done"
+    leave_on_signals(line)
     sys.exit(exit_code(Path(sys.argv[0]).name, timed, FLAGS))

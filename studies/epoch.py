@@ -13,10 +13,8 @@ import train
 from studies import common
 from support.latent import likelihood
 from support.machine import arithmetic
-from support.run.config import Config
 from variants import build_model
 
-DOCUMENTED = Config(epochs=100)
 SEEDS = (1, 2, 3, 4, 5)
 HELD_OUT = 5000  # training images
 QUICK_HELD_OUT = 300
@@ -64,12 +62,14 @@ def main():
 
 def measure(seed, flags):
     """The Row of a seed, trained or found in its file."""
-    epochs = common.QUICK_EPOCHS if flags.quick else DOCUMENTED.epochs
-    config = dataclasses.replace(DOCUMENTED, seed=seed, epochs=epochs)
+    epochs = common.QUICK_EPOCHS if flags.quick else common.DOCUMENTED.epochs
+    config = dataclasses.replace(common.DOCUMENTED, seed=seed, epochs=epochs)
     path = flags.results_dir / "runs" / f"epoch,seed={seed}.pt"
     dataset = common.load_dataset(flags)
-    work = functools.partial(fit, config, dataset, QUICK_HELD_OUT if flags.quick else HELD_OUT)
-    saved = common.load_or_compute(path, common.config_text(config), flags.overwrite, work)
+    n_held_out = QUICK_HELD_OUT if flags.quick else HELD_OUT
+    identity = repr((common.config_text(config), n_held_out))
+    work = functools.partial(fit, config, dataset, n_held_out)
+    saved = common.load_or_compute(path, identity, flags.overwrite, work)
     totals, weights = saved["test"], saved["weights"]
     best, chosen = argmin(totals), argmin(saved["held_out"])
 

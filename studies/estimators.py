@@ -18,7 +18,6 @@ from support.latent import likelihood
 from support.run.config import Config
 from support.seeds import generator
 
-DOCUMENTED = Config(epochs=100)
 RECIPE = Config(epochs=10, batch_size=256, lr=2e-3, schedule="onecycle")
 SETTINGS = ("latent_dim", "epochs", "batch_size", "lr", "schedule")
 IMAGES = {2: 500, 3: 200, 10: 50, 40: 50}  # test images, by latents
@@ -37,7 +36,7 @@ WRONG = 1.0  # nats
 def main():
     flags = common.parse(__doc__)
     common.load_dataset(flags)  # missing data are noticed here, once
-    configs = {d: DOCUMENTED if d == 2 else dataclasses.replace(RECIPE, latent_dim=d) for d in IMAGES}
+    configs = {d: common.DOCUMENTED if d == 2 else dataclasses.replace(RECIPE, latent_dim=d) for d in IMAGES}
     runs = {f"{d} latents": common.complete(config, flags, SETTINGS) for d, config in configs.items()}
     tables = common.in_parallel(functools.partial(measure, flags=flags), runs)
     rows = [row for table in tables for row in table]
@@ -66,7 +65,7 @@ def measure(config, flags):
                     "standard error": error.std().item() / n**0.5,
                     "over a nat too low": (error < -WRONG).double().mean().item(),
                     "ess": estimate.ess.median().item(),
-                    "few samples": (estimate.ess < likelihood.FEW_SAMPLES).double().mean().item(),
+                    "unsure": (estimate.ess < likelihood.FEW_SAMPLES).double().mean().item(),
                     "log_p": truth.double().mean().item(),
                 }
             )

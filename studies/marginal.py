@@ -77,7 +77,8 @@ def main():
 def measure_curve(flags, run):
     """Train a method on a number of images, or find it done: its rows of marginal.csv, and the weights of its model."""
     path = flags.results_dir / "runs" / f"marginal,{run[0]},{run[1]}.pt"
-    settings = (RUN, paper.RATES, paper.BATCH, paper.DEVIATION, NUMBERS, IMAGES, CELLS, Trial(), LEAPS, UPDATES)
+    settings = (RUN, paper.RATES, paper.BATCH, paper.DEVIATION, paper.SEED, NUMBERS, IMAGES, CELLS, FLOOR)
+    settings += (Trial(), LEAPS, UPDATES)
     identity = repr((run, settings))
     return common.load_or_compute(path, identity, flags.overwrite, functools.partial(fit, flags, *run))
 
@@ -186,14 +187,14 @@ def estimate(log_joint, start, trial, source):
 def measure_trials(flags, latents):
     """The rows of appendix_d.csv of a network, and its errors (N,) by trial, computed or found done."""
     path = flags.results_dir / "runs" / f"appendix_d,{latents}.pt"
-    identity = repr((latents, TRIALS, TESTED, REPEATS, CELLS, NUMBERS))
+    identity = repr((latents, TRIALS, TESTED, REPEATS, CELLS, FLOOR, SECOND, NUMBERS, paper.SEED))
     return common.load_or_compute(path, identity, flags.overwrite, functools.partial(compare, flags, latents))
 
 
 def compare(flags, latents):
     """What `measure_trials` returns, computed: for the documented run, or AEVB of Figure 3 on all its images."""
     if latents == 2:
-        _, model = common.train_run(common.complete(estimators.DOCUMENTED, flags, estimators.SETTINGS))
+        _, model = common.train_run(common.complete(common.DOCUMENTED, flags, estimators.SETTINGS))
     else:
         model = paper.build(RUN, 784)
         model.load_state_dict(measure_curve(flags, ("AEVB", SIZES[-1]))["weights"])

@@ -11,10 +11,8 @@ from inference import gaussians
 from studies import common
 from support.data.datasets import pixels
 from support.latent import likelihood
-from support.run.config import Config
 from variants.binary import BINARY_SEED, binarise
 
-DOCUMENTED = Config(epochs=100)
 IMAGES = 1000  # test images
 QUICK_IMAGES = 20
 DRAWS = 10  # binarisations of each
@@ -27,7 +25,7 @@ CELLS = 10  # per standard deviation and axis, where the peaks of both posterior
 def main():
     flags = common.parse(__doc__)
     dataset = common.load_dataset(flags)
-    _, model = common.train_run(common.complete(DOCUMENTED, flags, ("epochs", "seed")))
+    _, model = common.train_run(common.complete(common.DOCUMENTED, flags, ("epochs", "seed")))
     n = QUICK_IMAGES if flags.quick else IMAGES
     images = dataset.test_images[:: len(dataset.test_images) // n][:n]
     rows = [*compare_binarisations(model, images), *compare_continuous_bernoulli(model, images)]
@@ -57,10 +55,7 @@ def compare_binarisations(model, images):
 
 def measure(model, images):
     """log p(x) by quadrature and the bound, (N,) each, of images (N, 784) uint8."""
-    chunks = map(pixels, images.split(gaussians.CHUNK))
-    return likelihood.quadrature(model, images), torch.cat(
-        [gaussians.bounds(model, x, *model.encode(x)) for x in chunks]
-    )
+    return likelihood.quadrature(model, images), gaussians.encoder_bounds(model, images)
 
 
 def compare_continuous_bernoulli(model, images):

@@ -32,7 +32,7 @@ QUICK_SAMPLES = 10
 MORE_SAMPLES = (1000, 5000)  # for every 20th test image, to see the bias of SAMPLES
 FEW = 20
 CHANGED = ("model", "optimizer", "scheduler")  # what training changes of a train.Run
-COLUMNS = ("run", "epoch", "train_bound", "test_bound", "log_p", "ess", "unsure", "log_p_1000", "log_p_5000", "minutes")
+COLUMNS = ("run", "epoch", "train_total", "test_total", "log_p", "ess", "unsure", "log_p_1000", "log_p_5000", "minutes")
 
 PYTHAE = Config(latent_dim=40, batch_size=100, lr=1e-4, epochs=500)
 ALTOSAAR = Config(latent_dim=128, hidden_dims=(256, 256), lr=1e-3, epochs=166)
@@ -202,7 +202,7 @@ def fit(trial, images, run, path, overwrite):
     Returns: a dict; "models" are weights by epoch, at the trial's marks and at its best epoch, and "seconds" those of
         one core for all epochs.
     """
-    state = {"epoch": 0, "seconds": 0.0, "models": {}, "best": None, "bound": float("inf")}
+    state = {"epoch": 0, "seconds": 0.0, "models": {}, "best": None, "total": float("inf")}
     saved = common.load_saved(path, identity(trial), overwrite)
     if saved:
         state = saved["state"]
@@ -227,19 +227,20 @@ def keep(state, trial, model, held_out, epoch):
     is_best = is_last
     if trial.held_out:
         is_looked_at = is_last or epoch % math.ceil(trial.config.epochs / LOOKS) == 0
-        bound = total(model, held_out) if is_looked_at else float("inf")
-        is_best = bound < state["bound"]
+        held_out_total = total(model, held_out) if is_looked_at else float("inf")
+        is_best = held_out_total < state["total"]
     if is_best and state["best"] not in (None, *trial.marks):
         del state["models"][state["best"]]
     if is_best and trial.held_out:
-        state |= {"best": epoch, "bound": bound}
+        state |= {"best": epoch, "total": held_out_total}
     if is_best or epoch in trial.marks:
         state["models"][epoch] = {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def identity(trial):
     """The trial as text."""
-    return repr((common.config_text(trial.config), dataclasses.replace(trial, config=None)))
+    counts = (HELD_OUT, LOOKS, SAMPLES, MORE_SAMPLES, FEW)
+    return repr((common.config_text(trial.config), dataclasses.replace(trial, config=None), counts))
 
 
 def save(state, trial, run, path):
@@ -248,17 +249,18 @@ def save(state, trial, run, path):
 
 
 def measure_model(model, images, trial, is_quick):
-    """The figures of a model in published.csv, in nats per image; test images if nothing else is said.
+    """The figures of a model in published.csv, in nats per image of the test set, unless another is named.
 
-    ess is the median effective sample size of log_p, and unsure the share of the images with fewer than 5. Those for
-    more samples are log_p plus their difference from it over every 20th image, whose standard error is given.
+    A total is BCE + KLD, minus the bound. ess is the median effective sample size of log_p, and unsure the share of the
+    images with fewer than 5. log_p for more samples is log_p plus the difference from it over every 20th image, whose
+    standard error is given.
     """
     test = images.dataset.test_images
     log_p, ess = estimate(model.eval(), test, QUICK_SAMPLES if is_quick else SAMPLES)
     row = {
-        "train_bound": total(model, images.dataset.train_images[: len(test)]),
-        "held_out_bound": total(model, images.held_out) if trial.held_out else None,
-        "test_bound": total(model, test),
+        "train_total": total(model, images.dataset.train_images[: len(test)]),
+        "held_out_total": total(model, images.held_out) if trial.held_out else None,
+        "test_total": total(model, test),
         "log_p": log_p.mean().item(),
         "log_p_error": (log_p.std() / len(test) ** 0.5).item(),
         "ess": ess.median().item(),

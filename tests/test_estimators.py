@@ -10,7 +10,7 @@ from linear_gaussian import VARIANCE, LinearGaussian, negative_log_density
 
 from inference import annealing
 from model import VAE
-from studies import epoch, estimators
+from studies import common, epoch, estimators
 from studies import pixels as grey_pixels
 from support.data import datasets
 from support.latent import likelihood
@@ -70,7 +70,7 @@ def test_every_mixture_is_near_quadrature(gaussians):
 def test_epoch_is_chosen_on_images_that_do_not_train(small_mnist, tmp_path, monkeypatch):
     dataset = datasets.load("mnist", small_mnist)
     monkeypatch.setattr(epoch.common, "load_dataset", lambda flags: dataset)
-    monkeypatch.setattr(epoch, "DOCUMENTED", dataclasses.replace(epoch.DOCUMENTED, hidden_dims=(4,)))
+    monkeypatch.setattr(common, "DOCUMENTED", dataclasses.replace(common.DOCUMENTED, hidden_dims=(4,)))
     monkeypatch.setattr(epoch, "QUICK_HELD_OUT", 50)
     flags = argparse.Namespace(results_dir=tmp_path, quick=True, overwrite=False)
     row = epoch.measure(1, flags)

@@ -333,10 +333,10 @@ def metrics_csv(history, has_kld):
 
 
 @functools.cache
-def fingerprint():
-    """A digest of the source files that decide the arithmetic of a run."""
+def fingerprint(patterns=ARITHMETIC):
+    """A digest of source files: those that decide the arithmetic of a run, if no others are named."""
     digest = hashlib.sha256()
-    for pattern in ARITHMETIC:
+    for pattern in patterns:
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_text(encoding="utf-8").encode())  # read as text: line ends do not count
     return digest.hexdigest()
