@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 ENDLESS = 10**6  # epochs
 PATIENCE = 300  # seconds until a process counts as hanging
 INTERRUPTED = f"{main.INTERRUPTED}\n"
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")  # arguments of Python
 
 
 def command(*flags):
@@ -90,14 +91,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start_ranks(n, *flags):
+def start_ranks(n, *flags, stdout=subprocess.DEVNULL):
     """Start main.py as n processes that train together, without torchrun, which would end them itself."""
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n)}
     return [
         subprocess.Popen(
             command(*flags),
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -142,7 +143,7 @@ def endless(data_dir, folder, launcher=(), ignored=()):
         wait_until(lambda: finished_epochs(folder) > before, process)
         yield process
     finally:
-        workers = children(process)
+        workers = children(process.pid)
         process.kill()
         process.wait()
         process.stderr.close()
@@ -163,12 +164,13 @@ def without_network():
     return {**os.environ, "http_proxy": dead, "https_proxy": dead, "no_proxy": ""}
 
 
-def children(process):
+def children(pid):
     """The ids of the processes that a process has started."""
     try:
-        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    except FileNotFoundError:  # it has ended
+        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it has ended
         return []
+    return [int(child) for thread in threads for child in thread.split()]
 
 
 def is_running(pid):

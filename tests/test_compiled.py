@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import KMNIST, SMALL, assert_same_training, equal
-from processes import run_command
+from processes import children, run_command
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import train
@@ -250,15 +250,10 @@ def test_compiled_run_starts_no_process_that_lasts_and_agrees_with_an_eager_one(
             pass
     assert runs[1].config.compile == "on"
     assert {name for name in os.environ.keys() - before.keys() if not name.startswith("_TORCHINDUCTOR")} == set()
-    assert not list(Path("/proc/self/task").glob("*/children")) or "compile_worker" not in processes_below("self")
+    commands = [Path(f"/proc/{child}/cmdline").read_text() for child in children(os.getpid())]
+    assert [command for command in commands if "compile_worker" in command] == []
     for one, other in zip(*(run.model.parameters() for run in runs), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
-
-
-def processes_below(process):
-    """The command lines of the processes that a process has started, in one text."""
-    found = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
-    return "\n".join(Path(f"/proc/{child}/cmdline").read_text() for ids in found for child in ids)
 
 
 @pytest.mark.slow

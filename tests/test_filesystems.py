@@ -23,7 +23,10 @@ def can_inject():
     return bool(shutil.which("strace")) and subprocess.run(probe, capture_output=True).returncode == 0
 
 
-needs_strace = pytest.mark.skipif(not can_inject(), reason="needs strace: apt-get install strace")
+# REQUIRE_STRACE=1 makes a missing strace a failure.
+needs_strace = pytest.mark.skipif(
+    not os.environ.get("REQUIRE_STRACE") and not can_inject(), reason="needs strace: apt-get install strace"
+)
 
 
 def run_failing(call, failure, *flags, path=None):
@@ -152,7 +155,8 @@ def test_run_with_closed_descriptors_is_complete(flags, undisturbed, tmp_path, c
         for descriptor in closed:
             os.close(descriptor)
 
-    assert run_command(*flags, preexec_fn=close).returncode == 0
+    done = run_command(*flags, preexec_fn=close)
+    assert (done.returncode, done.stderr) == (0, "")
     assert contents(tmp_path / "results").keys() == contents(undisturbed).keys()
 
 

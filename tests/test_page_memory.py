@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from page import Page, need
+from processes import children
 
 from benchmarks import browsers
 
@@ -19,12 +20,8 @@ STROKES = 5
 
 def family(pid):
     """The ids of the processes that a process has started, and of theirs."""
-    try:
-        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except OSError:  # it has ended
-        return []
-    children = [int(child) for thread in threads for child in thread.split()]
-    return children + [descendant for child in children for descendant in family(child)]
+    own = children(pid)
+    return own + [descendant for child in own for descendant in family(child)]
 
 
 def memory_mb():

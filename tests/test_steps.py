@@ -6,9 +6,7 @@ import sys
 import pytest
 import torch
 from helpers import KMNIST, SMALL
-from processes import PATIENCE, ROOT, command
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+from processes import PATIENCE, ROOT, TORCHRUN, command
 
 
 @pytest.mark.slow
