@@ -412,7 +412,7 @@ def test_machine_without_gpu_says_nothing(monkeypatch, capsys):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert devices.find_device("auto").type == "cpu"
     assert capsys.readouterr().err == ""
-    with pytest.raises(UserError, match="this machine, or this build of PyTorch, has none"):
+    with pytest.raises(UserError, match=r"^--device cuda: this machine, or this build of PyTorch, has none"):
         devices.find_device("cuda")
 
 

@@ -1,15 +1,17 @@
 """Training: every image once per epoch, the same bits for the same seed, and no influence of the evaluation."""
 
 import dataclasses
+import types
 
 import pytest
 import torch
 
 import train
 from model import VAE
+from support import seeds
 from support.data import datasets
 from support.errors import UserError
-from support.machine import devices, processes
+from support.machine import compiled, devices, processes
 from support.run.config import Config
 from support.seeds import generator, seed_dropout
 
@@ -114,6 +116,26 @@ def test_training_losses_are_means_over_images(dataset):
     run.step = lambda run, images, eps: torch.tensor([2.0, 1.0]) * len(images)
     row = next(train.epochs(run)).row
     assert (row["train_bce"], row["train_divergence"], row["train_total"]) == (2, 1, 12)
+
+
+def test_seconds_of_an_epoch_are_those_of_its_training_alone(dataset, monkeypatch):
+    """Each of five batches takes a second here, an evaluation ten, and what is done with its result a hundred."""
+    now = [0]
+
+    def passing(seconds, function):
+        def work(*arguments):
+            now[0] += seconds
+            return function(*arguments)
+
+        return work
+
+    monkeypatch.setattr(train, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(train, "evaluate", passing(10, train.evaluate))
+    run = train.begin(CONFIG, dataset)
+    run.step = passing(1, run.step)
+    for _ in train.epochs(run):
+        now[0] += 100
+    assert [row["seconds"] for row in run.history] == [5, 5]
 
 
 def test_same_seed_gives_same_bits(dataset):
@@ -241,6 +263,7 @@ def process(monkeypatch):
 
     def become(rank, size):
         monkeypatch.setattr(processes, "rank", lambda: rank)
+        monkeypatch.setattr(seeds, "rank", lambda: rank)
         monkeypatch.setattr(processes, "size", lambda: size)
 
     return become
@@ -269,6 +292,14 @@ def test_processes_share_losses_and_gradient_of_a_batch(dataset, monkeypatch, pr
     torch.testing.assert_close(total / size, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_several_processes_compile_only_on_demand(dataset, process):
+    for size, auto in ((1, "on"), (2, "off")):
+        process(0, size)
+        for choice, expected in (("auto", auto), ("on", "on")):
+            config = dataclasses.replace(CONFIG, compile=choice, epochs=compiled.STEPS_THAT_PAY)
+            assert train.begin(config, dataset).config.compile == expected
+
+
 def test_single_process_needs_no_process_group(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -276,12 +307,6 @@ def test_single_process_needs_no_process_group(monkeypatch):
         assert (processes.rank(), processes.size()) == (0, 1)
         assert processes.broadcast("value") == "value"
     assert not torch.distributed.is_initialized()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_device_that_is_missing_is_named():
-    with pytest.raises(UserError, match="--device cuda"):
-        devices.find_device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -300,9 +325,14 @@ def test_missing_memory_is_explained(error, words):
         raise error
 
 
-def test_dropout_has_another_seed_than_the_noise_of_its_epoch():
-    seed_dropout(1, 1)
-    assert torch.initial_seed() != generator(1, 1).initial_seed()
+def test_dropout_has_another_seed_than_the_noise_of_its_epoch(process):
+    """And another one on each process: they drop other pixels."""
+    found = [generator(1, 1).initial_seed()]
+    for rank in range(2):
+        process(rank, 2)
+        seed_dropout(1, 1)
+        found.append(torch.initial_seed())
+    assert len(set(found)) == 3
 
 
 def test_other_torch_errors_are_not_hidden():
