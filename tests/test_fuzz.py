@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import torch
 from helpers import call_main, equal
 
 import train
@@ -35,6 +36,8 @@ VALUES = {
     "--dataset": st.sampled_from(["mnist", "fashion_mnist"]) | WORDS,
     "--precision": st.sampled_from(["auto", "float32", "bfloat16"]) | WORDS,
     "--device": st.sampled_from(["auto", "cpu"]) | WORDS,
+    "--compile": st.sampled_from(["auto", "on", "off"]) | WORDS,
+    "--input-dropout": st.sampled_from(["0.2", "0.99"]) | WORDS,
     "--prior": st.sampled_from(["normal", "mixture", "vamp"]) | WORDS,
     "--prior_components": st.integers(0, 5).map(str) | WORDS,
     "--divergence": st.sampled_from(["kl", "mmd"]) | WORDS,
@@ -90,6 +93,8 @@ def test_thousands_of_mutated_saved_files_are_refused_or_hold_the_same(small_mni
 def search_command_lines(data_dir, tmp_path, monkeypatch, examples):
     """Run main with random flags, in a directory that others have used or in a new one."""
     monkeypatch.setattr("support.data.download._fetch", lambda *where: "no network")
+    # Compiling takes seconds, and nothing of it depends on the command line but the network that is traced.
+    monkeypatch.setattr(torch._inductor, "standalone_compile", lambda traced, example, **options: traced)
     codes = {0: 0, 1: 0, 2: 0}
     numbers = itertools.count()
 
