@@ -18,8 +18,10 @@ from PIL import Image
 import pictures
 import train
 import utils
+from model import VAE
 from support.data import datasets
 from support.errors import UserError
+from support.latent import likelihood
 from support.run import checkpoint, files, report, storage
 from support.run.config import Config, to_plain
 from variants.schedules import make_scheduler
@@ -303,6 +305,23 @@ def test_other_code_is_refused_unless_resumed(finished_run, copied_run, run_main
     assert metrics(copied_run.folder) == metrics(finished_run.folder)
 
 
+def test_fingerprint_changes_with_any_line_of_the_code(tmp_path, monkeypatch):
+    sources = [path for pattern in checkpoint.ARITHMETIC for path in checkpoint.ROOT.glob(pattern)]
+    for path in sources:
+        copy = tmp_path / path.relative_to(checkpoint.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(checkpoint, "ROOT", tmp_path)
+    digests = {checkpoint.fingerprint()}
+    for path in tmp_path.rglob("*.py"):
+        with open(path, "a") as file:
+            file.write("# a comment\n")
+        checkpoint.fingerprint.cache_clear()
+        digests.add(checkpoint.fingerprint())
+    checkpoint.fingerprint.cache_clear()
+    assert len(digests) == 1 + len(sources)
+
+
 def test_fingerprint_covers_what_decides_the_arithmetic():
     covered = {path.name for pattern in checkpoint.ARITHMETIC for path in checkpoint.ROOT.glob(pattern)}
     variants = {"__init__.py", "priors.py", "wae.py", "schedules.py", "images.py", "whole_files.py"}
@@ -439,6 +458,12 @@ def test_run_that_cannot_save_its_first_epoch_keeps_finished_run(copied_run, run
     done = run_main(copied_run.folder, *THREE, "--seed", 2, "--overwrite")
     assert done.err == f"main.py: error: {copied_run.folder / 'checkpoint.pt'}: No space left on device\n"
     assert tables(copied_run.folder) == before
+
+
+def test_run_that_cannot_save_its_best_epoch_ends(run_main, tmp_path, monkeypatch, no_drawing):
+    full_disk("best.pt", monkeypatch)
+    done = run_main(tmp_path, *THREE)
+    assert (done.code, done.err) == (1, f"main.py: error: {tmp_path / 'best.pt'}: No space left on device\n")
 
 
 def test_table_of_the_last_epoch_that_could_not_replace_the_one_before_is_written_by_the_same_command(
@@ -580,6 +605,29 @@ def run_best_at_two(run_main, tmp_path, monkeypatch, no_drawing):
     return folder
 
 
+def test_last_pictures_and_log_p_are_those_of_the_best_epoch(run_main, tmp_path, monkeypatch, no_drawing):
+    used = {}
+
+    def watch(owner, name):
+        work = getattr(owner, name)
+
+        def watched(model, *rest):
+            used[name] = model
+            return work(model, *rest)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for owner, name in ((likelihood, "estimate"), (pictures, "draw_manifold"), (VAE, "sample")):
+        watch(owner, name)
+    worse_from(3, monkeypatch)
+    assert run_main(tmp_path, *SMALL, "--epochs", 4).code == 0
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert best["row"]["epoch"] == 2
+    assert used.keys() == {"estimate", "draw_manifold", "sample"}
+    for name, model in used.items():
+        assert equal(dict(model.state_dict()), dict(best["model"])), name
+
+
 def test_best_pt_stays_with_best_epoch(run_best_at_two, run_main, tmp_path):
     assert run_main(tmp_path / "two", *SMALL, "--epochs", 2).code == 0
     totals = [float(row["test_total"]) for row in metrics(run_best_at_two)]
@@ -633,7 +681,7 @@ def test_path_that_means_nothing_here_is_no_damage(copied_run, path):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A folder with two classes of 14 images."""
+    """A folder with two classes of seven images each."""
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
@@ -662,13 +710,13 @@ def test_images_that_have_changed_are_counted_and_refused_unless_resumed(pets, t
     assert call_main(*flags, 1).code == 0
     for i in range(3):
         Image.new("L", (28, 28), i).save(pets / "cat" / f"{i}.png")
-    before = tables(tmp_path / "results")
+    earlier = metrics(tmp_path / "results")
     words = "of its 14 images 3 are gone or have changed, and 3 are new"
     assert_refused(call_main(*flags, 2), words, "--overwrite", "another --results_dir", "with --resume")
     done = call_main(*flags, 2, "--resume")
     assert done.code == 0, done.err
     assert f"Continuing on other data: {words}" in done.out
-    assert before != tables(tmp_path / "results")
+    assert metrics(tmp_path / "results")[:-1] == earlier, "earlier epochs keep the losses of the old images"
 
 
 def test_finished_run_under_resume_keeps_its_film_also_with_other_images(pets, tmp_path, no_drawing):
@@ -684,12 +732,22 @@ def test_finished_run_under_resume_keeps_its_film_also_with_other_images(pets, t
 
 
 def test_renamed_images_are_another_order(pets, tmp_path, no_drawing):
-    flags = ("--dataset", pets, "--results_dir", tmp_path / "results", *SMALL, "--epochs")
+    for part in ("train", "test"):
+        shutil.copytree(pets, tmp_path / "split" / part)
+    flags = ("--dataset", tmp_path / "split", "--results_dir", tmp_path / "results", *SMALL, "--epochs")
     assert call_main(*flags, 1).code == 0
-    (pets / "cat" / "0.png").rename(pets / "cat" / "z.png")
-    done = call_main(*flags, 2)
-    assert done.code == 1
-    assert "other data (the same images in another order" in done.err or "gone or have changed" in done.err
+    cats = tmp_path / "split" / "train" / "cat"
+    (cats / "0.png").rename(cats / "z.png")
+    assert_refused(call_main(*flags, 2), "other data (the same images in another order, as after renaming files")
+
+
+def test_an_image_with_another_label_is_another_image(small_mnist, tmp_path, no_drawing):
+    shutil.copytree(small_mnist, tmp_path / "data")
+    flags = ("--data_dir", tmp_path / "data", "--results_dir", tmp_path / "results", *SMALL, "--epochs")
+    assert call_main(*flags, 1).code == 0
+    labels = tmp_path / "data" / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\x00")  # it was a 9
+    assert_refused(call_main(*flags, 2), "of its 360 images 1 are gone or have changed, and 1 are new")
 
 
 def test_data_dir_that_has_moved_is_the_same_run_also_under_resume(
@@ -824,7 +882,7 @@ TAMPERED = {
     "weights of another shape": put("model", "decoder.0.weight", torch.zeros(2, 16)),
     "no optimiser": put("optimizer", {}),
     "no scheduler": put("scheduler", None),
-    "no checksums": put("data", 3),
+    "checksums are a number": put("data", 3),
     "checksums of another kind": put("data", torch.zeros(360)),
     "no fingerprint": lambda saved: saved.pop("fingerprint"),
 }

@@ -37,7 +37,8 @@ def test_damaged_axes_of_the_epoch_before_cost_only_their_direction(run_main, tm
     assert run_main(tmp_path, *flags, 1).code == 0
     path = tmp_path / "latent" / "epoch_001.npy"
     path.write_bytes(path.read_bytes().replace(b"}", b"("))  # NumPy raises an error of its tokenizer
-    assert run_main(tmp_path, *flags, 2).code == 0
+    done = run_main(tmp_path, *flags, 2)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_aligned_axes_lie_closest_to_those_before():

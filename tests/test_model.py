@@ -213,3 +213,20 @@ def test_load_model_runs_no_code_from_file(tmp_path, place):
 def test_load_model_names_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"best\.pt"):
         checkpoint.load_model(tmp_path / "best.pt")
+
+
+def test_input_dropout_hides_pixels_from_the_encoder_alone():
+    torch.manual_seed(0)
+    model = VAE(latent_dim=2, hidden_dims=(8,), input_dropout=0.25)
+    seen = []
+    model.encoder.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs))
+    x = torch.rand(200, 784) + 0.5
+    eps = torch.randn(200, 2)
+    loss, _, z, _ = model.train()(x, eps)
+    (given,) = seen
+    hidden = given == 0
+    assert hidden.double().mean().item() == pytest.approx(0.25, abs=0.01)
+    torch.testing.assert_close(given[~hidden], x[~hidden] / 0.75)
+    torch.testing.assert_close(loss, bce(model.decode(z), x))
+    model.eval()(x, eps)
+    torch.testing.assert_close(seen[1], x)

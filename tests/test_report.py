@@ -73,6 +73,13 @@ def test_estimate_that_rests_on_few_samples_says_that_log_p_is_probably_higher()
     assert report.log_p_text(estimate, binary).endswith("below 5 for 50% of the images, so log p(x) is probably higher")
 
 
+@pytest.mark.parametrize(("few", "is_unsure"), [(10, False), (11, True)])
+def test_estimate_is_called_unsure_beyond_a_tenth_of_the_images(few, is_unsure):
+    ess = torch.where(torch.arange(100) < few, 4.9, 50.0)
+    text = report.log_p_text(Estimate(torch.full((100,), -97.0), 10, ess), torch.zeros(1, 3, dtype=torch.uint8))
+    assert text.endswith("so log p(x) is probably higher") == is_unsure
+
+
 def test_log_p_of_grey_pixels_is_printed_as_the_bound_that_it_is():
     images = torch.tensor([[0, 255, 255]], dtype=torch.uint8)
     estimate = Estimate(torch.tensor([-97.0]))

@@ -85,6 +85,7 @@ def signal_starting_commands(folder, n):
         process.terminate()
         endings[str(process.wait(PATIENCE))] += 1
     endings.pop("-15", None)  # before Python has read main.py
+    assert endings["143"] > n / 2
     check_endings(folder, "first three seconds", endings)
 
 

@@ -3,6 +3,7 @@
 import json
 
 import imageio.v3 as imageio
+import numpy as np
 import pytest
 import torch
 from helpers import contents, metrics
@@ -38,6 +39,9 @@ def test_run_writes_every_file(finished_run):
     others = {"config.json", "metrics.csv", "best.pt", "checkpoint.pt", "explorer.html"}
     others |= {f"latent/epoch_{epoch:03d}.{suffix}" for epoch in epochs for suffix in ("npy", "npz")}
     assert contents(folder).keys() == pictures | others
+    for name in contents(folder):
+        if name.endswith(".npz"):
+            assert np.load(folder / name)["points"].dtype == np.float16
     blank = [name for name in pictures if imageio.imread(folder / name).std() < 5]
     assert blank == []
 
@@ -60,6 +64,7 @@ def test_config_json_tells_settings_and_sizes(finished_run):
     config = json.loads((finished_run.folder / "config.json").read_text())
     known = {"epochs": 3, "batch_size": 64, "seed": 1, "dataset": "mnist", "device": "auto", "hidden_dims": [16]}
     known |= {"train_images": 300, "test_images": 60, "processes": 1, "torch": torch.__version__}
+    known["threads"] = torch.get_num_threads()
     known["parameters"] = (784 + 1) * 16 + (16 + 1) * 4 + (2 + 1) * 16 + (16 + 1) * 784
     assert {name: config[name] for name in known} == known
     assert config["precision"] in ("float32", "bfloat16")

@@ -106,7 +106,7 @@ def log_p_text(estimate, images):
     if estimate.k is None:
         text += "quadrature"
     else:
-        share = (estimate.ess < likelihood.FEW_SAMPLES).float().mean().item()
+        share = (estimate.ess < likelihood.FEW_SAMPLES).double().mean().item()
         text += (
             f"importance sampling, k = {estimate.k}; effective sample size {estimate.ess.median():.1f} (median), "
             f"below {likelihood.FEW_SAMPLES} for {share:.0%} of the images"
