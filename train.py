@@ -111,7 +111,7 @@ def evaluate(model, images):
     model.eval()
     eps = torch.randn(len(images), model.latent_dim, generator=generator(EVALUATION_SEED)).to(images.device)
     n_chunks = math.ceil(len(images) / EVALUATION_CHUNK)
-    chunks = zip(images.tensor_split(n_chunks), eps.tensor_split(n_chunks), strict=True)  # an MMD needs many images
+    chunks = zip(images.tensor_split(n_chunks), eps.tensor_split(n_chunks), strict=True)  # none is of a single image
     outputs = zip(*(model(pixels(chunk), noise) for chunk, noise in chunks), strict=True)
     bce, divergence, z, mu = (torch.cat(output).cpu() for output in outputs)
     return Evaluation(bce.double().mean().item(), divergence.double().mean().item(), z, mu)

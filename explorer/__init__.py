@@ -11,6 +11,7 @@ require_packages()
 import base64
 import io
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def page_of(config, dataset, history):
         history: the rows of its epochs.
 
     Raises:
-        UserError: best.pt is damaged or of another run, or a frame of the film is damaged.
+        UserError: best.pt is damaged or of another run.
         OSError: a file cannot be read.
     """
     folder = config.results_dir
@@ -72,6 +73,7 @@ def page_of(config, dataset, history):
     epochs = film_epochs(
         [row["epoch"] for row in history if files.frame(folder, "latent", row["epoch"], ".npy").exists()], history
     )
+    frames = film(folder, epochs, len(rows))
     with torch.no_grad():
         means = model.encode(pixels(images))[0].numpy()
         mu, logvar = model.prior.components()
@@ -91,7 +93,7 @@ def page_of(config, dataset, history):
         "labels": dataset.test_labels.cpu()[rows].tolist(),
         "pixels": deflated(images.numpy()),
         "means": packed(means),
-        "film": {"epochs": epochs, "means": packed(film(folder, epochs, len(rows)))},
+        "film": {"epochs": [*frames], "means": packed(np.reshape([*frames.values()], (-1, len(rows), 2)))},
         "losses": [losses(row) for row in history],
         "best": checkpoint.best_of(history)["epoch"],
         "first": first(model, images),
@@ -149,20 +151,17 @@ def shown(labels):
 
 
 def film(folder, epochs, n):
-    """The means of n digits after some epochs, (epochs, n, 2). Raises UserError if a file holds anything else."""
-    means = np.empty((len(epochs), n, 2), np.float16)
-    for i, epoch in enumerate(epochs):
+    """The means (n, 2) of n digits by epoch; a damaged frame, or one of other images, is left out, with a warning."""
+    frames = {}
+    for epoch in epochs:
         path = files.frame(folder, "latent", epoch, ".npy")
         with naming(path):
             content = io.BytesIO(path.read_bytes())
         try:
-            loaded = np.load(content)
+            frames[epoch] = np.load(content).astype(np.float32).reshape(n, 2)
         except Exception:  # what a damaged header makes NumPy raise is no closed list
-            loaded = None
-        if getattr(loaded, "shape", None) != (n, 2) or loaded.dtype.kind != "f":
-            raise UserError(f"{path} is damaged: delete it, and the film leaves this epoch out")
-        means[i] = loaded
-    return means
+            print(f"WARNING: {path} is damaged or of other images; the film leaves its epoch out", file=sys.stderr)
+    return frames
 
 
 def film_epochs(epochs, history):

@@ -53,7 +53,7 @@ def write_last(run):
         try:
             storage.try_write(folder / "latent.gif", utils.gif(frames))
         except OSError as error:
-            (folder / "latent.gif").unlink(missing_ok=True)  # the same command makes one again
+            files.remove([folder / "latent.gif"])  # the same command makes one again
             print(f"WARNING: {error.filename}: {error.strerror}; delete it, and repeat the command", file=sys.stderr)
     which = f"{run.dataset.title}, best epoch {checkpoint.best_of(run.history)['epoch']}"
     storage.try_write(folder / "manifold.png", draw_manifold(model, run.dataset, which))

@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import KMNIST, SMALL, assert_same_training, equal
+<<<<<<< HEAD
 from processes import children, run_command
+=======
+from processes import run_command
+from torch._dynamo.exc import TorchDynamoException
+>>>>>>> 0f6d24b (The page tells each epoch's own weight and never counts a ring twice; damaged frames cost a warning; processes of the shell live on)
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import train
 from support.data import datasets
-from support.machine import arithmetic, compiled
+from support.errors import UserError
+from support.machine import arithmetic, compiled, processes
 from support.run.config import Config
 from support.seeds import generator
 
@@ -190,6 +196,24 @@ def test_compiling_on_demand_without_a_compiler_is_refused_in_one_line(no_compil
     (line,) = done.err.splitlines()
     assert "No working C++ compiler found" in line and "--compile off" in line
     assert run_main(tmp_path / "results", *SMALL, "--epochs", 1, "--compile", "off").code == 0
+
+
+def test_continued_run_whose_compiler_is_gone_goes_on_as_it_is_told(run_main, tmp_path, monkeypatch, no_drawing):
+    assert run_main(tmp_path, *SMALL, "--epochs", 1, "--compile", "on").code == 0  # too short to be compiled
+
+    def fail(*graph, **options):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch._inductor, "standalone_compile", fail)
+    done = run_main(tmp_path, *SMALL, "--epochs", 2)
+    assert done.err.endswith("; use --compile off --resume\n")
+    assert run_main(tmp_path, *SMALL, "--epochs", 2, "--compile", "off", "--resume").code == 0
+
+
+def test_compiler_that_fails_in_several_processes_is_a_line():
+    with pytest.raises(UserError) as refusal, processes.explain_lost_process():
+        raise TorchDynamoException("no compiler\n\nSet TORCHDYNAMO_VERBOSE=1")
+    assert str(refusal.value) == "torch.compile does not work here: no compiler; use --compile off"
 
 
 def test_compiler_that_fails_is_quoted(monkeypatch, run_main, tmp_path):

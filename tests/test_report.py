@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import SMALL, call_main, metrics
 
+import explorer
 import pictures
 import train
 import utils
@@ -241,6 +242,19 @@ def test_latents_that_are_not_used_are_named_with_what_to_try(small_mnist, capsy
     printed = capsys.readouterr().out
     assert ("active" in printed or "collapsed" in printed) == bool(words)
     assert all(word in printed for word in words)
+
+
+def test_encoder_without_a_posterior_is_not_told_that_its_posterior_has_collapsed():
+    text = report.inactive_latents(0, Config(divergence="mmd"))
+    assert text.startswith("All images have one code")
+    assert "posterior" not in text
+
+
+def test_last_line_names_only_files_that_were_written(run_main, tmp_path, monkeypatch, no_drawing):
+    monkeypatch.setattr(explorer, "write", lambda *arguments: None)
+    done = run_main(tmp_path, *SMALL, "--epochs", 1)
+    assert "loss.png" in done.out.splitlines()[-1]
+    assert "explorer.html" not in done.out
 
 
 def test_negative_mmd_is_explained_where_it_is_printed():

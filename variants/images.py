@@ -287,6 +287,8 @@ def load_image(path):
             image.load()
     except UnidentifiedImageError as error:
         raise ValueError("unknown format") from error
+    except MemoryError:
+        raise
     except Exception as error:  # what Pillow raises for a damaged file is no closed list
         raise ValueError(first_line(error)) from error
     try:

@@ -20,7 +20,7 @@ class WAE(VAE):
         return self.encoder(F.dropout(x, self.input_dropout, self.training)).float(), None
 
     def forward(self, x, prior_draws):
-        """BCE (N,), the batch's MMD to draws of the prior (N, latent_dim), repeated to (N,), and z, twice."""
+        """BCE (N,), the batch's squared MMD to draws of the prior (N, latent_dim), repeated to (N,), and z, twice."""
         z, _ = self.encode(x)
         return bce(self.decode(z), x), mmd(z, prior_draws).expand(len(z)), z, z
 

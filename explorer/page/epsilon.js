@@ -141,7 +141,7 @@ function listenToDisc() {
     else if (key === "Enter") setEpsilon(drawNormal());
     else return;
     event.preventDefault();
-    announce(`epsilon = ${formatPair(state.epsilon)}, z = ${$("sample").textContent}`);
+    if (state.subject) announce(`epsilon = ${formatPair(state.epsilon)}, z = ${formatPair(shownSamples().pop())}`);
   });
 }
 

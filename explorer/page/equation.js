@@ -107,6 +107,11 @@ function listenToTerm(button) {
 function startEquation() {
   $("bound").hidden = !content.stochastic;
   $("bar").hidden = !content.stochastic;
+  if (!content.stochastic) {
+    $("equation-title").textContent = "For this x: log p(x)";
+    $("encoding-key").textContent = "the code of x";
+    $("welcome").hidden = true; // it speaks of epsilon and of terms
+  }
   for (const button of $("equation").querySelectorAll("[data-term]")) listenToTerm(button);
   watch(["term", "posterior", "theme"], paintTerm);
   watch(["subject", "terms"], showEquation);

@@ -5,9 +5,9 @@ function formatPair(values) {
   return values.map((value) => value.toFixed(2)).join(", ");
 }
 
-/** The weight of the divergence as a factor in a formula; empty if it is 1. */
-function weightPrefix() {
-  return content.divergenceWeight === 1 ? "" : `${content.divergenceWeight} \u00d7 `;
+/** A weight as a factor in a formula; empty if it is 1. */
+function weightPrefix(weight) {
+  return weight === 1 ? "" : `${weight} \u00d7 `;
 }
 
 /** The MMD is far below 1, so it needs more decimals than the KLD. */
@@ -23,7 +23,9 @@ function formatNats(value) {
 /** The title of a run's pictures: dataset, the epoch as it is called, and the losses on the test set. */
 function headline(epoch, name) {
   const [bce, divergence, total] = content.losses[epoch - 1].map(([, test]) => test);
-  const sum = `BCE ${bce.toFixed(2)} + ${weightPrefix()}${content.divergence} ` +
+  // --resume may have changed the weight since.
+  const weight = divergence ? Number(((total - bce) / divergence).toPrecision(6)) : content.divergenceWeight;
+  const sum = `BCE ${bce.toFixed(2)} + ${weightPrefix(weight)}${content.divergence} ` +
     `${formatDivergence(divergence)} = ${total.toFixed(2)}`;
   return `${content.dataset}, ${name}: ${sum} ${content.stochastic ? "nats " : ""}per test image`;
 }

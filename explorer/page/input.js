@@ -23,8 +23,8 @@ function position(event) {
 /** Mark or select the point within `radius` CSS pixels of z. */
 function pickPoint(z, radius) {
   const i = findNearest(z, radius);
-  if (!state.picking) select(i);
-  else markEnd(i === null ? z : shownPoints()[i]);
+  if (state.picking) markEnd(i === null ? z : shownPoints()[i]);
+  else if (i !== null) select(i);
 }
 
 function onPointerDown(event) {

@@ -8,7 +8,7 @@ const RING_CELLS = 32; // along each side of a ring, which is twice as wide as w
 const MOST_RINGS = 6;
 const CODE_MARGIN = 1; // from a code to the border, at least
 
-/** Once decoded: its grids, from the inside out, each { corner, step, side, z, columns, base, logPrior }. */
+/** Once state.isDecoded: its grids, from the inside out, each { corner, step, side, z, columns, base, logPrior }. */
 let lattice = null;
 
 /** The square that covers the prior: its centre, and half of its side. */

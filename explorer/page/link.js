@@ -28,7 +28,9 @@ function isIndex(value, length) {
 
 /** Bring about the state in the address. What is missing or makes no sense is left as it is. */
 function restoreState() {
-  const parts = new URLSearchParams(location.hash.slice(1));
+  const text = location.hash.slice(1);
+  if (text === stateAsText()) return;
+  const parts = new URLSearchParams(text);
   const image = numbersIn(parts, "image", 1);
   if (image && isIndex(image[0], points.length)) select(image[0]);
   const step = numbersIn(parts, "step", 1);
@@ -38,7 +40,9 @@ function restoreState() {
   const view = numbersIn(parts, "view", 3);
   if (view && view[2] > 0) update({ view: { center: view.slice(0, 2), half: clampHalf(view[2]) } });
   if (content.stochastic && Object.hasOwn(TERMS, parts.get("term") ?? "")) chooseTerm(parts.get("term"));
-  if (parts.get("hidden")) hideClasses(parts.get("hidden").split(",").map(Number));
+  if (parts.get("hidden")) {
+    hideClasses(parts.get("hidden").split(",").map(Number).filter((i) => isIndex(i, content.classes.length)));
+  }
   const frame = numbersIn(parts, "frame", 1);
   if (frame && isIndex(frame[0], filmPoints.length)) showFrame(frame[0]);
 }

@@ -27,13 +27,14 @@ function drawLosses() {
 
 /** The curves of one loss, with a dot and the test set's value at the epoch on the map. */
 function drawLoss(context, { name, train, test, format, toX, top, pane }) {
-  const low = Math.min(...train, ...test);
-  const high = Math.max(...train, ...test);
+  const values = [...train, ...test];
+  const low = values.reduce((a, b) => Math.min(a, b));
+  const high = values.reduce((a, b) => Math.max(a, b));
   const toY = (value) => top + 7 + ((pane - 14) * (high - value)) / (high - low || 1);
   const curves = [[train, state.theme.soft, 1.4, [5, 3]], [test, state.theme.accent, 2, []]];
-  for (const [values, color, width, dashes] of curves) {
+  for (const [curve, color, width, dashes] of curves) {
     context.setLineDash(dashes);
-    strokePath(context, values.map((value, i) => [toX(i + 1), toY(value)]), color, width);
+    strokePath(context, curve.map((value, i) => [toX(i + 1), toY(value)]), color, width);
   }
   context.setLineDash([]);
   const epoch = shownEpoch();

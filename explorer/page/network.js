@@ -158,7 +158,7 @@ function makeModel(content) {
   /** log p(z): log-sum-exp over the components of the mixture, less the log of their number. */
   function logPrior(z) {
     const logs = components.map((component) => logGaussian(z, component));
-    const largest = Math.max(...logs);
+    const largest = logs.reduce((a, b) => Math.max(a, b));
     return largest + Math.log(logs.reduce((sum, log) => sum + Math.exp(log - largest), 0) / components.length);
   }
 

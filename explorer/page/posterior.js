@@ -3,14 +3,14 @@
 /** Values of the whole lattice, in a moment. */
 function showCoarse() {
   const { subject } = state;
-  const isReady = subject !== null && lattice !== null;
+  const isReady = subject !== null && state.isDecoded;
   update({ posterior: isReady ? { cells: coarseCells(subject.x), isRefined: false } : null, terms: null, split: null });
 }
 
 /** Refine the posterior, then compute log p(x) and the terms. Without a density q(z|x) there is only log p(x). */
 function* refinePosterior() {
   const { subject } = state;
-  if (subject === null || lattice === null) return;
+  if (subject === null || !state.isDecoded) return;
   const { cells, isResolved } = yield* integratePosterior(subject.x, subject.q.mu);
   const evidence = isResolved ? logEvidence(cells) : NaN;
   update({ posterior: { cells, isRefined: true } });

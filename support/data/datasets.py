@@ -104,7 +104,7 @@ def load(name, data_dir, download=True, cache=None):
 
 
 def checksums(dataset):
-    """By what a run knows its data: the CRC-32 of each image with its label, training images first, (N,) int32."""
+    """What tells data from others: the CRC-32 of each image with its label, training images first, (N,) int32."""
     parts = (dataset[1:3], dataset[3:5])
     crcs = [
         zlib.crc32(image, 2 * label + is_test)

@@ -16,10 +16,7 @@ from support.errors import UserError
 from variants import whole_files
 
 FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names
-FILES = (
-    *("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    *("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-)
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 # Unsigned bytes in three dimensions, and in one.
 IMAGE_MAGIC = 2051
 LABEL_MAGIC = 2049
@@ -78,8 +75,7 @@ def checksums(arrays):
     """The CRC-32 of each of the four unpacked files that hold these arrays."""
     found = []
     for array in arrays:
-        is_images = array.ndim == 2
-        header = [IMAGE_MAGIC, len(array), 28, 28] if is_images else [LABEL_MAGIC, len(array)]
+        header = [IMAGE_MAGIC, len(array), 28, 28] if array.ndim == 2 else [LABEL_MAGIC, len(array)]
         crc = zlib.crc32(np.array(header, dtype=">u4").tobytes())
         found.append(zlib.crc32(np.ascontiguousarray(array, dtype=np.uint8), crc))
     return found

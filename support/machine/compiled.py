@@ -60,7 +60,8 @@ def compiled_step(eager):
 def give_up(run, error):
     """Make a run eager whose step cannot be compiled, after a line. Raises UserError if --compile on was named."""
     if "compile" in run.config.named:
-        raise UserError(f"torch.compile does not work here: {error}; use --compile off") from error
+        way_out = "use --compile off" + " --resume" * bool(run.history)
+        raise UserError(f"torch.compile does not work here: {error}; {way_out}") from error
     print(f"Going on without torch.compile, which does not work here: {error}", file=sys.stderr)
     run.config = dataclasses.replace(run.config, compile="off")
 

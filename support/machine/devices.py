@@ -10,11 +10,8 @@ import torch
 from support.errors import UserError, first_line
 from support.machine.environment import ALONE, find_world
 
-# What Adam asks at each step, until PyTorch 2.13 and since.
-HEALTH_CHECKS = (
-    "_cuda_graph_capture_health_check",
-    "_accelerator_graph_capture_health_check",
-)
+# What Adam asks at each step: the first until PyTorch 2.13, the second since.
+HEALTH_CHECKS = ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check")
 # "unexpected pos": what torch.save says where its buffer cannot grow.
 MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory", "unexpected pos")
 
@@ -65,16 +62,13 @@ def present_device(kind):
         return None
     index = 0 if find_world() == ALONE else int(os.environ["LOCAL_RANK"])
     if index >= torch.cuda.device_count():
-        raise UserError(
-            f"this machine has {torch.cuda.device_count()} GPUs, fewer than processes: lower nproc_per_node"
-        )
+        raise UserError(f"this machine has {torch.cuda.device_count()} GPUs, too few: lower nproc_per_node")
     return torch.device(kind, index)
 
 
 def compute_on(device):
     """A small computation, which fails on a GPU that is full, too old or too new for this build of PyTorch."""
-    x = torch.ones(8, 8, device=device)
-    (x @ x).sum().item()
+    torch.eye(8, device=device).matrix_power(2).sum().item()
 
 
 def leave_gpu_alone(optimizer):

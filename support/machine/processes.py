@@ -101,10 +101,13 @@ def shared_step():
 
 @contextlib.contextmanager
 def explain_lost_process():
-    """Turn what PyTorch raises when another process is missing into a UserError."""
+    """Turn what PyTorch raises when another process is missing, or there is no compiler, into a UserError."""
     try:
         yield
     except RuntimeError as error:
+        compiler = sys.modules.get("torch._dynamo.exc")
+        if compiler and isinstance(error, compiler.TorchDynamoException):
+            raise UserError(f"torch.compile does not work here: {first_line(error)}; use --compile off") from error
         is_network = isinstance(error, getattr(dist, "DistError", ()))
         if size() > 1 and (is_network or any(word in str(error).lower() for word in NETWORK_WORDS)):
             raise UserError(f"process {rank()} stops: another process has ended or cannot be reached") from error

@@ -40,9 +40,7 @@ def check_parts(run):
     """Raise ValueError if the optimizer or the scheduler does not match the run, as after replacing another part."""
     trained = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
     if not trained >= {id(parameter) for parameter in run.model.parameters() if parameter.requires_grad}:
-        raise ValueError(
-            "the optimizer lacks parameters of the model: give the run an optimizer of run.model.parameters()"
-        )
+        raise ValueError("the optimizer lacks parameters of the model: give the run one of run.model.parameters()")
     if run.scheduler.optimizer is not run.optimizer:
         raise ValueError("the scheduler is that of another optimizer: give the run a scheduler of run.optimizer")
 

@@ -81,7 +81,7 @@ def fill_open_flags(config, saved):
         return config
     own = {name for name in AUTO if getattr(config, name) == "auto"}
     if config.resume:
-        own |= {field.name for field in FLAGS} - config.named - {"resume", "results_dir", "device"}
+        own |= {field.name for field in FLAGS} - config.named - {"resume", "overwrite", "results_dir", "device"}
     values = {name: getattr(saved.config, name) for name in own}
     values |= {name: "auto" for name in own & (AUTO - saved.named) if values[name] not in EVERYWHERE}
     return dataclasses.replace(config, **values, named=config.named | saved.named)
@@ -170,7 +170,7 @@ def check_best(run):
 
 
 def update_files(run, saved):
-    """Remove what will not be true of a run that trains on; let a finished one be of this code from now on."""
+    """Remove files that training on will make wrong; a finished run of other code is saved as one of this code."""
     folder = run.config.results_dir
     has_changed = data_changes(saved.data, run.dataset.checksums)
     if len(run.history) < run.config.epochs:
@@ -259,12 +259,10 @@ def load_model(path):
     """The model in a best.pt, on the CPU, ready for use. Raises UserError if it is damaged, OSError if unreadable."""
     saved = read(path)
     config = read_config(saved, path)
-    with refuse_damage(path, *CONTENT_ERRORS):
-        weights = saved["model"]
     with torch.device("meta"):  # takes no memory before the shapes are known to agree
         model = build_model(config)
     with refuse_damage(path, Exception):  # what wrong weights make PyTorch raise is no closed list
-        model.load_state_dict(weights, assign=True)
+        model.load_state_dict(saved["model"], assign=True)
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise damage(path)
     return model.eval()

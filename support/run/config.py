@@ -51,13 +51,13 @@ def dataset_name(text):
     if text in DATASETS:
         return text
     path = directory(text)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises an error for a name that is too long
         raise BadValue(f"{text!r} is neither one of {', '.join(DATASETS)} nor a directory")
     return os.path.abspath(path)
 
 
 dataset_name.names = (*DATASETS, "DIR")
-# A saved path is what it was, also on a system on which it means nothing.
+# Saved paths are neither expanded nor checked again.
 directory.saved = Path
 dataset_name.saved = str
 
@@ -122,9 +122,7 @@ class Config:
     )
     prior_components: int = flag(10, "Gaussians in a learned prior", whole_number)
     divergence: str = flag(
-        "kl",
-        "what keeps the latents near the prior: KL, or the MMD of a Wasserstein auto-encoder",
-        one_of("kl", "mmd"),
+        "kl", "what keeps the latents near the prior: KL, or the MMD of a Wasserstein auto-encoder", one_of("kl", "mmd")
     )
     divergence_weight: float = flag(1.0, "weight of the divergence relative to BCE", positive)
     resume: bool = flag(
@@ -162,9 +160,9 @@ def parse(argv=None):
         parser.error("--resume continues a run and --overwrite replaces it: give one of the two")
     if config.divergence == "mmd" and config.prior != "normal":
         parser.error(MMD_NEEDS_NORMAL)
-    results = config.results_dir.resolve()
+    results = Path(os.path.realpath(config.results_dir))  # Path.resolve raises an error for links in a circle
     taken = {results, *results.parents, results / "latent", results / "reconstruction"}
-    if config.dataset not in DATASETS and Path(config.dataset).resolve() in taken:
+    if config.dataset not in DATASETS and Path(os.path.realpath(config.dataset)) in taken:
         parser.error(
             f"pictures in --results_dir {config.results_dir} would become images of --dataset {config.dataset}: name a "
             "--results_dir outside it"
@@ -191,7 +189,7 @@ def from_plain(values):
 def differences(saved, requested):
     """The flags that define a run and differ between two Configs: [(flag, value there, value here)], as texts.
 
-    What is left to auto differs from nothing, and folders differ by what they hold, not by their paths.
+    A flag left at auto never counts as a difference, and folders differ by what they hold, not by their paths.
     """
     found = []
     for field in FLAGS:

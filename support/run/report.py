@@ -12,7 +12,6 @@ from tqdm import tqdm
 from support.data.datasets import pixels
 from support.latent import likelihood, units
 from support.machine import processes
-from support.machine.processes import is_first
 from support.run import checkpoint, files, storage
 from support.run.config import to_plain
 from variants import BELOW_ZERO, DIVERGENCES
@@ -29,9 +28,9 @@ def progress(run):
         total=run.config.epochs * batches,
         initial=len(run.history) * batches,
         unit="batch",
-        disable=None if is_first() else True,  # None: on terminals only
+        disable=None if processes.is_first() else True,  # None: on terminals only
     )
-    if run.history and is_first():
+    if run.history and processes.is_first():
         print(f"Continuing after epoch {len(run.history)} of {run.config.epochs}")
     with bar:
         yield functools.partial(batch_line, run, bar)
@@ -40,7 +39,7 @@ def progress(run):
 def batch_line(run, bar, epoch, batch, losses):
     """Print the status line of a batch, if it is time for one."""
     bar.update()
-    if batch % run.config.log_interval or not is_first():
+    if batch % run.config.log_interval or not processes.is_first():
         return
     n = len(run.dataset.train_images)
     seen = batch * run.config.batch_size
@@ -92,17 +91,18 @@ def show_end(run):
     if run.dataset.notes:
         print(f"====> Trained on {run.dataset.description}")
     estimate = likelihood.estimate(model, images)
+    written = [name for name in files.names(run.config) if (run.config.results_dir / name).exists()]
     print(
         f"====> log p(x) at the best epoch: {log_p_text(estimate, images)}\n"
         f"====> Best epoch: {best['epoch']} of {len(run.history)} on {run.dataset.title}, test set "
         f"{losses_text(best, DIVERGENCES[run.config.divergence])}\n"
-        f"Results are in {run.config.results_dir}: {', '.join(files.names(run.config))}, reconstruction/, latent/"
+        f"Results are in {run.config.results_dir}: {', '.join(written)}, reconstruction/, latent/"
     )
 
 
 def log_p_text(estimate, images):
     """The mean of a `likelihood.Estimate`, its method, and what it says of images (N, 784) uint8."""
-    text = f"{estimate.log_p.cpu().double().mean():.4f} nats per test image, by "
+    text = f"{estimate.log_p.double().mean():.4f} nats per test image, by "
     if estimate.k is None:
         text += "quadrature"
     else:
@@ -120,8 +120,9 @@ def log_p_text(estimate, images):
 def inactive_latents(active, config):
     """What to say of a run that uses only `active` of its latents, and what to try."""
     if active == 0:
+        cause = "The posterior has collapsed to the prior" if config.divergence == "kl" else "All images have one code"
         return (
-            "The posterior has collapsed to the prior, or training is too short: z tells nothing about x. "
+            f"{cause}, or training is too short: z tells nothing about x. "
             f"Try more --epochs, or a --divergence_weight below {config.divergence_weight:g}"
         )
     return (

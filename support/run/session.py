@@ -30,8 +30,8 @@ def open_run(config, begin):
         config = checkpoint.fill_open_flags(config, saved)
         if saved:
             # MNIST, if it was not named, may be replaced by digits.
-            may_be_digits = "dataset" not in config.named and saved.config.dataset == "digits"
-            expected = dataclasses.replace(config, dataset="digits") if may_be_digits else config
+            fell_back = "dataset" not in config.named and saved.config.dataset == "digits"
+            expected = dataclasses.replace(config, dataset="digits") if fell_back else config
             checkpoint.check_same_run(expected, saved)
         dataset = load_dataset(config, saved)
         config = dataclasses.replace(config, dataset=dataset.name)

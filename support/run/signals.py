@@ -8,6 +8,7 @@ from pathlib import Path
 
 # SIGUSR1 and SIGUSR2: what schedulers send before a time limit. SIGXCPU: the limit of CPU time is reached.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+INHERITED = set()  # processes that a shell had started before it became this one, by exec
 STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
@@ -17,6 +18,8 @@ def leave_on_signals(line):
     No exception is raised: it would surface inside whatever library runs, which may swallow it or take it for an error
     of its own. Nothing needs to be unwound, because every file is replaced atomically.
     """
+
+    INHERITED.update(children("self"))
 
     def stop(signum, frame):
         leave(128 + signum, line)
@@ -41,8 +44,15 @@ def leave(code, line=""):
 
 def kill_children(process):
     """Kill the processes that a process has started, such as a compiler, and theirs. Linux only."""
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
+    for child in children(process) - INHERITED:
+        kill_children(child)
         with contextlib.suppress(OSError):
-            for child in path.read_text(encoding="ascii").split():
-                kill_children(child)
-                os.kill(int(child), signal.SIGKILL)
+            os.kill(int(child), signal.SIGKILL)
+
+
+def children(process):
+    """The ids of the processes that a process has started, as texts."""
+    with contextlib.suppress(OSError):
+        paths = Path(f"/proc/{process}/task").glob("*/children")
+        return {child for path in paths for child in path.read_text(encoding="ascii").split()}
+    return set()

@@ -43,7 +43,7 @@ def write(path, content):
 
 
 def try_write(path, content):
-    """Replace a file that a run can do without: a refusal costs a warning, and `partial` shows that it is due."""
+    """Replace a file that a run can do without: a refusal costs a warning, and leaves a `partial` as a sign."""
     try:
         write(path, content)
     except OSError as error:
