@@ -153,6 +153,14 @@ def test_clicked_point_is_explained_and_clicked_ground_is_not(page):
     assert not page.element("bar").is_displayed()
 
 
+def test_double_click_zooms_and_keeps_what_is_explained(page):
+    page.driver.execute_script("explorer.select(3)")
+    half = page.state("view.half")
+    page.mouse().move_to_element_with_offset(page.element("map"), -330, -250).double_click().perform()
+    assert page.state("view.half") < half
+    assert page.state("subject?.index") == 3
+
+
 def test_disc_is_drawn_again_when_it_reappears_in_another_size(page):
     page.mouse().move_to_element_with_offset(page.element("map"), -330, -250).click().perform()
     page.resize(1300, 900)
@@ -668,6 +676,44 @@ def test_link_restores_the_state(page, finished_run):
     assert page.evaluate("[...explorer.state.hidden]") == [3]
 
 
+def test_link_to_the_view_changes_nothing_on_the_page(page):
+    page.wait_for_terms()
+    page.click("start-tour")
+    page.wait_for_rest()
+    page.wait_for_terms()
+    page.driver.execute_script("explorer.same = explorer.state.terms; explorer.draws = explorer.state.draws")
+    page.click("link")
+    page.wait_until("location.hash.includes('step=1')")
+    page.wait_for_frame()
+    assert page.evaluate("explorer.same === explorer.state.terms && explorer.draws === explorer.state.draws")
+    assert "leads to what it shows" in page.text("spoken")
+
+
+def test_link_with_classes_that_do_not_exist_hides_none(page, finished_run):
+    page.driver.get("about:blank")
+    page.driver.get(f"{(finished_run.folder / 'explorer.html').as_uri()}#hidden=abc,99,-1")
+    page.wait_for_terms()
+    assert page.evaluate("explorer.state.hidden.size") == 0
+
+
+def test_posterior_waits_until_the_whole_lattice_is_decoded(page):
+    """A second walk over a lattice that grows would count its rings twice."""
+    page.wait_for_terms()
+    page.driver.execute_script("explorer.state.isDecoded = false; explorer.state.terms = null; explorer.select(5)")
+    page.wait_for_rest()
+    assert page.state("terms") is None
+    assert page.state("posterior") is None
+
+
+def test_header_of_a_continued_run_has_the_weight_of_the_best_epoch(browser, run_main, tmp_path, no_drawing):
+    assert run_main(tmp_path, *SMALL, "--epochs", 1).code == 0
+    assert run_main(tmp_path, "--resume", "--epochs", 2, "--divergence_weight", 1e6).code == 0
+    browser.open(tmp_path / "explorer.html")
+    best = checkpoint.best_of(checkpoint.load(tmp_path / "checkpoint.pt").history)
+    assert best["epoch"] == 1
+    assert f"BCE {best['test_bce']:.2f} + KLD {best['test_divergence']:.2f} = " in browser.text("about")
+
+
 @pytest.mark.parametrize(
     "fragment", ["image=999&view=a,b,c&term=__proto__&frame=-1&step=9&epsilon=1", "%", "<img src=x>"]
 )
@@ -816,6 +862,8 @@ def test_page_of_a_variant_shows_its_prior_and_terms(browser, run_main, tmp_path
     assert browser.element("bound").is_displayed() != is_deterministic
     assert browser.element("noise").is_displayed() != is_deterministic
     assert ("no bound" in browser.text("term-hint")) == is_deterministic
+    assert ("ELBO" in browser.text("equation-title")) != is_deterministic
+    assert browser.element("welcome").is_displayed() != is_deterministic
     assert browser.text("value-evidence") != "\u2013"
     assert is_deterministic or browser.state("terms.gap") >= -0.01
     browser.check_silence()

@@ -3,6 +3,7 @@
 
 const CLICK_RADIUS = 14; // a click selects a point within this distance, CSS pixels
 const WIDE_SHARE = 0.8; // of the window's width
+const DOUBLE_CLICK_MS = 600; // between the clicks of a double click, at most
 const CLICK_SLACK = 5; // a pointer that moves less than this clicks, CSS pixels
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -14,6 +15,8 @@ const gesture = {
   pointers: new Map(), // position of each pointer that is down: id -> [x, y]
   moved: 0, // length of the pointers' path, CSS pixels, since the first went down
   pinched: false, // whether a second pointer has joined since then
+  clicked: -Infinity, // when the last click was, in milliseconds
+  told: null, // what was explained before it, or before the first of a double click
 };
 
 function position(event) {
@@ -24,7 +27,7 @@ function position(event) {
 function pickPoint(z, radius) {
   const i = findNearest(z, radius);
   if (state.picking) markEnd(i === null ? z : shownPoints()[i]);
-  else if (i !== null) select(i);
+  else select(i);
 }
 
 function onPointerDown(event) {
@@ -70,7 +73,16 @@ function onPointerUp(event) {
   const { pointers, moved, pinched } = gesture;
   const isClick = pointers.has(event.pointerId) && moved < CLICK_SLACK && !pinched;
   pointers.delete(event.pointerId);
-  if (isClick) pickPoint(toLatent(position(event)), CLICK_RADIUS);
+  if (!isClick) return;
+  if (event.timeStamp - gesture.clicked > DOUBLE_CLICK_MS) gesture.told = state.subject;
+  gesture.clicked = event.timeStamp;
+  pickPoint(toLatent(position(event)), CLICK_RADIUS);
+}
+
+/** Zoom in. Its two clicks on empty ground have taken away what was explained: bring it back. */
+function onDoubleClick(event) {
+  zoom(ZOOM_STEP ** 2, position(event));
+  if (state.subject === null) update({ subject: gesture.told });
 }
 
 /** The wheel zooms, except where the map leaves no room beside it to scroll the page; there, it does so with Ctrl. */
@@ -117,6 +129,6 @@ function startInput() {
   map.addEventListener("pointerup", onPointerUp);
   map.addEventListener("lostpointercapture", (event) => gesture.pointers.delete(event.pointerId));
   map.addEventListener("wheel", onWheel, { passive: false });
-  map.addEventListener("dblclick", (event) => zoom(ZOOM_STEP ** 2, position(event)));
+  map.addEventListener("dblclick", onDoubleClick);
   map.addEventListener("keydown", onKeyDown);
 }
