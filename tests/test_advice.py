@@ -31,66 +31,6 @@ ROOT = Path(__file__).parent.parent
 ONE = (*SMALL, "--epochs", 1)
 TWO = (*SMALL, "--epochs", 2)
 
-<<<<<<< HEAD
-=======
-FOLLOWED = {
-    "explorer/__init__.py:load_best": "test_page_of_a_run_that_was_interrupted",
-    "explorer/__main__.py:write": "test_page_of_a_run_whose_images_have_moved_or_changed",
-    "support/data/download.py:unavailable": "test_missing_mnist",
-    "support/data/idx.py:_images_and_labels": "test_damaged_idx_file",
-    "support/data/idx.py:_read_bytes": "test_damaged_idx_file",
-    "support/data/idx.py:_read_items": "test_damaged_idx_file",
-    "support/data/idx.py:_read_whole": "test_damaged_idx_file",
-    "variants/images.py:check_classes": "test_folder_of_another_form",
-    "variants/images.py:decode_all": "test_damaged_images",
-    "variants/images.py:find_parts": "test_folder_of_another_form",
-    "variants/images.py:load_folder": "test_folder_that_is_gone",
-    "support/errors.py:load_package": "test_missing_package",
-    "support/machine/compiled.py:give_up": "test_compiler_that_fails",
-    "support/machine/devices.py:explain_missing_memory": "test_missing_memory",
-    "support/machine/devices.py:find_device": "test_device_that_is_not_there",
-    "support/machine/devices.py:present_device": "test_fewer_gpus_than_processes",
-    "support/machine/processes.py:explain_lost_process": "",  # says what happened; torchrun starts the processes again
-    "support/machine/processes.py:joined": "",  # names what to check, and is followed in test_filesystems.py
-    "support/machine/steps.py:check_finite": "test_loss_that_is_not_finite",
-    "support/run/checkpoint.py:check_best": "test_best_pt_that_is_missing_or_another_one",
-    "support/run/checkpoint.py:check_fit": "test_run_of_other_widths",
-    "support/run/checkpoint.py:check_same_run": "test_run_of_other_settings",
-    "support/run/checkpoint.py:damage": "test_run_that_cannot_be_read",
-    "support/run/checkpoint.py:find_saved": "test_files_that_no_run_wrote",
-    "support/run/checkpoint.py:read": "test_run_that_cannot_be_read",
-    "support/run/checkpoint.py:read_config": "test_run_that_cannot_be_read",
-    "support/run/console.py:Output.write": "",  # names the stream and the system's reason
-    "support/run/storage.py:lock": "test_results_dir_that_cannot_be_used",
-    "variants/__init__.py:check_mmd": "test_batches_without_mmd",
-}
-
-
-def raisers():
-    """Each function that makes a UserError, as path:function."""
-    found = set()
-    for path in [
-        ROOT / "train.py",
-        *(p for wing in ("support", "variants", "explorer") for p in (ROOT / wing).rglob("*.py")),
-    ]:
-        visit(ast.parse(path.read_text(encoding="utf-8")), (), f"{path.relative_to(ROOT).as_posix()}:", found)
-    return found
-
-
-def visit(node, place, path, found):
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        place = (*place, node.name)
-    if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("UserError", "Unavailable"):
-        found.add(path + ".".join(place))
-    for child in ast.iter_child_nodes(node):
-        visit(child, place, path, found)
-
-
-def test_every_error_is_followed_in_a_test():
-    assert raisers() == FOLLOWED.keys()
-    assert {name for name in FOLLOWED.values() if name} <= globals().keys()
-
->>>>>>> 0f6d24b (The page tells each epoch's own weight and never counts a ring twice; damaged frames cost a warning; processes of the shell live on)
 
 def refused(done, *words):
     """Assert that a command ended in one line that holds these words."""

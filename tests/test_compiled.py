@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import KMNIST, SMALL, assert_same_training, equal
-<<<<<<< HEAD
 from processes import children, run_command
-=======
-from processes import run_command
 from torch._dynamo.exc import TorchDynamoException
->>>>>>> 0f6d24b (The page tells each epoch's own weight and never counts a ring twice; damaged frames cost a warning; processes of the shell live on)
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import train

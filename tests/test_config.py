@@ -206,13 +206,6 @@ def test_docs_table_equals_config(monkeypatch):
     for field in FLAGS:
         for choice in getattr(field.metadata["check"], "names", ()):
             assert re.search(rf"\b{choice}\b", meanings[f"--{field.name}"]), f"--{field.name} {choice}"
-<<<<<<< HEAD
-=======
-
-
-def test_every_default_passes_its_own_check():
-    """A run with a default that is refused could not be loaded again."""
-    assert from_plain(to_plain(Config())) == Config()
 
 
 def test_folders_that_no_system_call_can_resolve_are_refused_in_a_line(tmp_path, monkeypatch):
@@ -222,4 +215,3 @@ def test_folders_that_no_system_call_can_resolve_are_refused_in_a_line(tmp_path,
     done = call_main("--dataset", "digits", "--results_dir", "loop", "--epochs", 1)
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "name another --results_dir" in done.err
->>>>>>> 0f6d24b (The page tells each epoch's own weight and never counts a ring twice; damaged frames cost a warning; processes of the shell live on)

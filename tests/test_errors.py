@@ -15,7 +15,6 @@ WINGS = ("support", "variants", "explorer", "pictures")
 
 # The tests of each function that makes such errors: one per error, in the order of the code.
 FOLLOWED = {
-    "explorer/__init__.py:film": ("test_damaged_frame_of_the_film",),
     "explorer/__init__.py:load_best": ("test_page_of_a_run_that_was_interrupted",),
     "explorer/__main__.py:write": (
         "test_page_of_a_run_whose_images_have_moved_or_changed",
@@ -40,7 +39,10 @@ FOLLOWED = {
         "test_one_of_several_processes_does_not_take_the_cpu_alone",
     ),
     "support/machine/devices.py:present_device": ("test_fewer_gpus_than_processes",),
-    "support/machine/processes.py:explain_lost_process": ("test_process_says_that_another_has_died",),  # no advice
+    "support/machine/processes.py:explain_lost_process": (
+        "test_compiler_that_fails_in_several_processes_is_a_line",
+        "test_process_says_that_another_has_died",  # no advice
+    ),
     "support/machine/processes.py:joined": ("test_missing_network_interface_is_named",),
     "support/machine/steps.py:check_finite": ("test_loss_that_is_not_finite",),
     "support/run/checkpoint.py:check_best": ("test_best_pt_that_is_missing_or_another_one",) * 2,
