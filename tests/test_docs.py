@@ -1,17 +1,27 @@
 """What the README and the docs say about the code, and the rules of CONTRIBUTING.md that a program can check."""
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import names_of_tests
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 CORE = {"main.py": 60, "model.py": 140, "train.py": 170, "utils.py": 200}  # lines, at most
 WINGS = ("support", "pictures", "variants", "explorer", "inference", "studies", "benchmarks")
 SOURCES = [ROOT / name for name in CORE] + sorted(path for wing in WINGS for path in (ROOT / wing).rglob("*.py"))
+# Imports run from a later room to an earlier one, or stay in a room.
+ROOMS = (
+    ("model.py", "utils.py", "support/errors.py", "support/run/config.py"),
+    ("variants/", "support/"),
+    ("pictures/", "explorer/", "inference/", "train.py"),
+    ("main.py",),
+    ("studies/", "benchmarks/"),
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
 
@@ -21,6 +31,12 @@ def name_of(path):
 
 def read(path):
     return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def syntax(path):
+    """The syntax tree of a Python file."""
+    return ast.parse(read(path))
 
 
 def anchors(page):
@@ -60,11 +76,18 @@ def test_functions_that_pages_name_exist(page):
         path = (page.parent / link).resolve()
         if names in (path.stem, path.name, name_of(path)):
             continue
-        place = ast.parse(read(path))
+        place = syntax(path)
         for name in names.removeprefix(f"{path.stem}.").split("."):
             found = [node for node in place.body if getattr(node, "name", None) == name]
             assert found, f"{names} is not in {link}"
             place = found[0]
+
+
+def test_tests_that_pages_name_exist():
+    """A test's name stands alone between backticks; so does test_set, which is a folder's."""
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", read(page))} - {"test_set"}
+    assert len(named) > 100
+    assert named - names_of_tests() == set()
 
 
 def test_paper_page_names_the_functions_of_the_paper():
@@ -73,6 +96,14 @@ def test_paper_page_names_the_functions_of_the_paper():
         assert f"[`{name}`](../model.py)" in paper
     for name in ("step", "train_epoch", "epochs"):
         assert f"[`{name}`](../train.py)" in paper
+
+
+def test_readme_has_the_lines_of_the_core():
+    text = " ".join(read(ROOT / "README.md").split())
+    lines = {name: len(read(ROOT / name).splitlines()) for name in CORE}
+    for name, n in lines.items():
+        assert f"| [`{name}`]({name}) | {n} |" in text
+    assert f"its core is four files of {sum(lines.values())} lines in all" in text
 
 
 def test_readme_example_runs(finished_run, small_mnist):
@@ -87,7 +118,7 @@ def test_readme_example_runs(finished_run, small_mnist):
     assert names["new_digits"].shape == (64, 784)
 
 
-def test_experiment_of_the_docs_trains(small_mnist, monkeypatch, capsys):
+def test_experiment_of_the_docs_trains(small_mnist, monkeypatch):
     (example,) = re.findall(r"^```python\n(.*?)^```", read(ROOT / "docs" / "extending.md"), re.MULTILINE | re.DOTALL)
     monkeypatch.setattr(sys, "argv", ["experiment.py", "--data_dir", str(small_mnist), "--epochs", "3"])
     names = {}
@@ -106,10 +137,17 @@ def test_korean_summary_has_the_figures_of_the_readme():
     korean = ROOT / "docs" / "ko.md"
     assert len(read(korean).splitlines()) <= 120
     assert table_of_results(korean) == table_of_results(ROOT / "README.md")
-    known = " ".join(read(ROOT / name) for name in ("README.md", "docs/studies.md", "docs/results.md"))
-    assert [number for number in re.findall(r"\d+\.\d+", read(korean)) if number not in known] == []
-    for command in re.findall(r"^(pip install .*)$", read(ROOT / "README.md"), re.MULTILINE)[:2]:
-        assert command in read(korean)
+    known = [ROOT / name for name in ("README.md", "docs/studies.md", "docs/results.md")]
+    for figure in (r"\d+\.\d+ ± \d+\.\d+", r"\d+\.\d+"):
+        assert figures(figure, korean) <= figures(figure, *known)
+    training, testing = re.findall(r"^(pip install .*)$", read(ROOT / "README.md"), re.MULTILINE)
+    assert f"\n{training}\n" in read(korean)
+    assert f"\n{testing}\n" in read(korean)
+
+
+def figures(pattern, *pages):
+    """The texts on the pages that match a pattern, wherever a line ends."""
+    return {text for page in pages for text in re.findall(pattern, " ".join(read(page).split()))}
 
 
 def test_core_keeps_to_its_lines():
@@ -122,10 +160,21 @@ def test_support_keeps_to_its_lines():
     assert sum(len(read(path).splitlines()) for path in (ROOT / "support").rglob("*.py")) <= 2500
 
 
+def test_functions_have_at_most_50_lines():
+    functions = [
+        (f"{name_of(path)}:{node.name}", node.end_lineno - node.lineno + 1)
+        for path in SOURCES
+        for node in ast.walk(syntax(path))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert len(functions) > 100
+    assert [function for function in functions if function[1] > 50] == []
+
+
 def imports(path):
     """The files of this project that a file imports, also inside functions, by their names below the root."""
     found = set()
-    for node in ast.walk(ast.parse(read(path))):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -147,13 +196,24 @@ def test_imports_have_no_circle():
     assert left == {}
 
 
+def room(name):
+    """The number of the room in ROOMS that a file is in."""
+    return next(i for i, places in enumerate(ROOMS) for place in places if name.startswith(place))
+
+
+def test_imports_run_one_way():
+    arrows = [(name_of(path), target) for path in SOURCES for target in imports(path)]
+    assert len(arrows) > 100
+    assert [arrow for arrow in arrows if room(arrow[0]) < room(arrow[1])] == []
+
+
 def test_model_and_utils_import_nothing_of_the_project():
     assert [imports(ROOT / name) for name in ("model.py", "utils.py")] == [set(), set()]
 
 
 def test_config_imports_only_the_standard_library():
     """So that --help answers at once."""
-    tree = ast.parse(read(ROOT / "support" / "run" / "config.py"))
+    tree = syntax(ROOT / "support" / "run" / "config.py")
     froms = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert {*froms, *modules} <= {"argparse", "dataclasses", "json", "math", "os", "sys", "pathlib"}
