@@ -17,9 +17,10 @@ from support.latent import likelihood
 from support.run.signals import STOPPING
 
 torch.set_num_threads(1)  # the tests' networks are small, and threads that share a busy core wait for each other
-# A background job of a shell ignores Ctrl-C, and so would everything that is started here.
+# A background job of a shell ignores Ctrl-C, and so would everything that is started here. What nohup ignores stays so.
 for signum in STOPPING:
-    signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    if signum.name != "SIGHUP":
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
 
 class FinishedRun(NamedTuple):

@@ -334,18 +334,25 @@ def test_denormals_are_flushed_in_every_thread_during_a_run_only(two_threads):
             assert (denormals * 1 == 0).all()
 
 
+@pytest.fixture
+def precision_of_products():
+    """Set PyTorch's precision of float32 products, for one test."""
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("precision", ["medium", "high", "highest"])
-def test_precision_of_products_is_the_callers_again(precision):
+def test_precision_of_products_is_the_callers_again(precision_of_products, precision):
     def state():
         backends = (torch.backends, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None))
         return [torch.get_float32_matmul_precision(), *(getattr(b, "fp32_precision", None) for b in backends)]
 
-    torch.set_float32_matmul_precision(precision)
+    precision_of_products(precision)
     before = state()
     with arithmetic.fast_arithmetic():
         pass
     assert state() == before
-    torch.set_float32_matmul_precision("highest")
 
 
 def test_autocast_of_the_caller_changes_no_bit(small_mnist):
@@ -358,19 +365,41 @@ def test_autocast_of_the_caller_changes_no_bit(small_mnist):
     assert all(map(torch.equal, expected, inside))
 
 
-CPUS = {
-    "AMD with AVX-512": ({"is_intel": False, "avx512_f": True}, "medium"),
-    "AMD with AVX2": ({"is_intel": False, "avx512_f": False}, "highest"),
-    "Intel without AMX": ({"is_intel": True, "avx512_f": True}, "highest"),
-    "AMX": ({"is_intel": False, "avx512_f": True, "amx_tile": True}, "highest"),
-    "unknown": ({"is_intel": False}, "highest"),
+AVX512 = {"avx512_f": True, "avx512_bf16": True}
+CPUS = {  # what they can do, the precision of float32 products, and what --precision auto is
+    "AMD with AVX-512": ({"is_intel": False, **AVX512}, "medium", "bfloat16"),
+    "AMD with AVX-512 without bfloat16": ({"is_intel": False, "avx512_f": True}, "medium", "float32"),
+    "AMD with AVX2": ({"is_intel": False, "avx512_f": False}, "highest", "float32"),
+    "Intel without AMX": ({"is_intel": True, **AVX512}, "highest", "float32"),
+    "Intel with AMX": ({"is_intel": True, **AVX512, "amx_tile": True, "amx_bf16": True}, "highest", "bfloat16"),
+    "AMX": ({"is_intel": False, "avx512_f": True, "amx_tile": True}, "highest", "float32"),
+    "unknown": ({"is_intel": False}, "highest", "float32"),
 }
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-def test_matmul_precision_is_lowered_only_where_products_stay_float32(monkeypatch, cpu):
-    capabilities, expected = CPUS[cpu]
+def test_matmul_precision_is_lowered_only_where_products_stay_float32(monkeypatch, precision_of_products, cpu):
+    capabilities, expected, _ = CPUS[cpu]
     monkeypatch.setattr(arithmetic, "cpu_capabilities", lambda: capabilities)
+    precision_of_products("high")
     with arithmetic.fast_arithmetic():
         assert torch.get_float32_matmul_precision() == expected
-    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_auto_is_bfloat16_where_the_cpu_is_faster_in_it(monkeypatch, cpu):
+    capabilities, _, expected = CPUS[cpu]
+    monkeypatch.setattr(arithmetic, "cpu_capabilities", lambda: capabilities)
+    assert arithmetic.find_precision("auto", torch.device("cpu")) == expected
+    assert arithmetic.find_precision("auto", torch.device("mps")) == "float32"
+    for named in ("float32", "bfloat16"):
+        assert arithmetic.find_precision(named, torch.device("cpu")) == named
+
+
+@pytest.mark.parametrize(("has_bfloat16", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_bfloat16_on_gpus_that_do_not_emulate_it(monkeypatch, has_bfloat16, expected):
+    """PyTorch calls it supported on every GPU, as it can be emulated."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_bfloat16
+    )
+    assert arithmetic.find_precision("auto", torch.device("cuda")) == expected

@@ -1,3 +1,5 @@
+"""Pictures and the GIF: what their pixels show."""
+
 from unittest import mock
 
 import imageio.v3 as imageio
@@ -11,10 +13,15 @@ from PIL import Image
 
 import utils
 
-RNG = np.random.default_rng(0)
 NAMES = ("z 1", "z 2")
 DIGITS = tuple("0123456789")
 TRAIN, TEST, BEST = "#8c9aa8", "#1f4e79", "#d62728"
+
+
+@pytest.fixture
+def rng():
+    """A random generator, new for each test."""
+    return np.random.default_rng(0)
 
 
 def read(picture):
@@ -64,8 +71,8 @@ def center(mask):
 # Grids of images
 
 
-def test_image_grid_shows_every_pixel_in_its_place():
-    images = RNG.random((6, 784))
+def test_image_grid_shows_every_pixel_in_its_place(rng):
+    images = rng.random((6, 784))
     pixels = read(utils.image_grid(images, 3, "title", scale=2))[..., 0]
     width = 3 * 2 * 30
     left = (pixels.shape[1] - width) // 2
@@ -136,8 +143,8 @@ def test_loss_curves_show_points_of_constant_losses(total):
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
-def test_latent_frame_shows_points_of_both_panels(latent_dim):
-    z = RNG.normal(size=(1000, latent_dim))
+def test_latent_frame_shows_points_of_both_panels(rng, latent_dim):
+    z = rng.normal(size=(1000, latent_dim))
     left, right = panels(drawn_points(z, z, np.arange(1000) % 10), 2)
     assert left.sum() > 2000
     assert right.sum() > 2000
@@ -170,8 +177,8 @@ def test_latent_frame_colors_points_by_class():
         np.testing.assert_allclose(pixels[row, column], expected, atol=24)  # the PNG has 256 colours
 
 
-def test_latent_frame_mixes_classes_that_lie_in_one_place():
-    points = np.tile(RNG.normal(size=(2000, 2)) / 2, (2, 1))
+def test_latent_frame_mixes_classes_that_lie_in_one_place(rng):
+    points = np.tile(rng.normal(size=(2000, 2)) / 2, (2, 1))
     labels = np.repeat([0, 9], 2000)
     drawn = drawn_points(points, points, labels)
     first, both, last = (
@@ -182,15 +189,15 @@ def test_latent_frame_mixes_classes_that_lie_in_one_place():
     assert 0.3 < share < 0.7
 
 
-def test_latent_frame_shows_what_lies_within_its_limit():
-    z = RNG.uniform(-15, 15, size=(1000, 2))
+def test_latent_frame_shows_what_lies_within_its_limit(rng):
+    z = rng.uniform(-15, 15, size=(1000, 2))
     labels = np.arange(1000) % 10
     narrow, wide = (read(utils.latent_frame((z, z), labels, DIGITS, "title", NAMES, limit)) < 250 for limit in (4, 16))
     assert wide.sum() > narrow.sum() + 5000
 
 
-def test_latent_frames_of_equal_input_are_equal_bytes():
-    z = RNG.normal(size=(50, 2))
+def test_latent_frames_of_equal_input_are_equal_bytes(rng):
+    z = rng.normal(size=(50, 2))
     labels = np.arange(50) % 10
     first = utils.latent_frame((z, z), labels, DIGITS, "title", NAMES)
     utils.latent_frame((-z, z), labels, ("cat", "dog", *DIGITS), "another title", ("one", "two"))
@@ -200,9 +207,9 @@ def test_latent_frames_of_equal_input_are_equal_bytes():
 @pytest.mark.parametrize("n_classes", [2, 20])
 @pytest.mark.parametrize("latent_dim", [1, 2])
 @pytest.mark.filterwarnings("error")
-def test_latent_frame_has_room_for_long_class_names(n_classes, latent_dim):
+def test_latent_frame_has_room_for_long_class_names(rng, n_classes, latent_dim):
     classes = tuple(f"Ankle boot {i}" for i in range(n_classes))
-    z = RNG.normal(size=(400, latent_dim))
+    z = rng.normal(size=(400, latent_dim))
     pixels = draw_latents(z, z, np.arange(400) % n_classes, classes)
     assert pixels.shape == (490, 900, 3)
     for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
@@ -312,10 +319,10 @@ def test_gif_loops_and_holds_last_frame(frame_paths, n, milliseconds):
     assert imageio.immeta(gif, index=0)["loop"] == 0
 
 
-def test_gif_of_latent_frames_looks_like_them(tmp_path):
+def test_gif_of_latent_frames_looks_like_them(rng, tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
-        z = RNG.normal(size=(1000, 2))
+        z = rng.normal(size=(1000, 2))
         path.write_bytes(utils.latent_frame((z, z), np.arange(1000) % 10, DIGITS, "title", NAMES))
     for frame, path in zip(imageio.imread(utils.gif(paths), index=None, mode="RGB"), paths, strict=True):
         height, width, _ = frame.shape
