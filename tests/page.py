@@ -42,7 +42,8 @@ class Page:
         """Assert that the console is empty, and that nothing was asked of a network. Firefox has none to ask."""
         if self.driver.name == "firefox":
             messages = "return Services.console.getMessageArray().map((message) => message.message)"
-            assert [text for text in browsers.in_firefox(self.driver, messages) if "explorer.html" in text] == []
+            texts = [text for text in browsers.in_firefox(self.driver, messages) if "explorer.html" in text]
+            assert texts == [], texts
             return
         assert self.driver.get_log("browser") == []
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
