@@ -210,17 +210,11 @@ def test_run_of_three_latent_dimensions_has_no_page(run_main, tmp_path, capsys):
     assert not (tmp_path / "explorer.html").exists()
 
 
-def test_page_shows_equally_many_of_each_class_of_mnist():
-    labels = np.random.default_rng(1).integers(0, 10, 10_000)
-    rows = explorer.shown(labels)
-    assert np.bincount(labels[rows]).tolist() == [200] * 10
-    assert len(set(rows)) == 2000
-
-
 def test_page_shows_up_to_200_of_each_class():
     labels = np.array([0] * 500 + [1] * 7 + [2] * 20)
     rows = explorer.shown(labels)
     assert np.bincount(labels[rows]).tolist() == [200, 7, 20]
+    assert len(set(rows)) == 227
 
 
 @pytest.mark.parametrize("n", [1, 99, 100, 101, 1000])

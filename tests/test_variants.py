@@ -145,13 +145,6 @@ def test_mmd_of_a_single_training_image_is_refused():
         variants.check_mmd(Config(divergence="mmd"), 1, 1)
 
 
-def test_mmd_run_refuses_batch_of_one_image(run_main, tmp_path):
-    done = run_main(tmp_path / "results", *SMALL, "--divergence", "mmd", "--batch_size", 23)
-    assert done.code == 1
-    assert "--batch_size" in done.err
-    assert done.err.count("\n") == 1
-
-
 VARIANTS = {
     "mixture": ("--prior", "mixture", "--prior_components", 3),
     "vamp": ("--prior", "vamp", "--prior_components", 3, "--latent_dim", 3),
