@@ -1,3 +1,5 @@
+"""The measures of the studies: k nearest neighbours, the sliced Wasserstein distance, and the MMD in pieces."""
+
 import statistics
 
 import pytest

@@ -1,3 +1,5 @@
+"""Studies and benchmarks as commands: their tables, pictures and errors."""
+
 import csv
 import subprocess
 import sys
