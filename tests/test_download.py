@@ -129,7 +129,7 @@ def test_download_cut_off_half_way_leaves_nothing_and_is_begun_again(mirrors, ar
     with pytest.raises(datasets.Unavailable, match=r"127\.0\.0\.1:\d+: .*incomplete.*--data_dir") as refusal:
         datasets.load("mnist", tmp_path)
     assert "\n" not in str(refusal.value)
-    assert names_in(tmp_path / "MNIST" / "raw") == []
+    assert list(tmp_path.iterdir()) == []
     server.manner = "whole"
     assert len(datasets.load("mnist", tmp_path).test_images) == 60
     assert_whole(tmp_path, archives)
@@ -172,6 +172,15 @@ def test_silent_servers_are_named_within_seconds(mirrors, tmp_path):
         datasets.load("mnist", tmp_path / "new")
     assert time.monotonic() - start < 10
     assert str(refusal.value).count(NO_ANSWER) == 2
+    assert not (tmp_path / "new").exists(), "a mistyped --data_dir is left behind"
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_data_dir_that_is_a_file_is_named(mirrors, tmp_path, name):
+    (tmp_path / "file").touch()
+    mirrors("whole")
+    with pytest.raises(NotADirectoryError, match=f"{name}/MNIST/raw"):
+        datasets.load("mnist", tmp_path / name)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")

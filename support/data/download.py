@@ -58,31 +58,32 @@ def explain(error):
         return f"no answer in {STALL_SECONDS} s"
     text = str(getattr(error, "reason", error)) or type(error).__name__
     cause = text.splitlines()[-1].strip().strip("<>").removeprefix("urlopen error ")
-    if cause == "File not found or corrupted.":  # torchvision's words for a file with another MD5
-        return "a file arrived incomplete or with other contents"
-    return cause
+    is_other = cause == "File not found or corrupted."  # torchvision's words for a file with another MD5
+    return "a file arrived incomplete or with other contents" if is_other else cause
 
 
 def _fetch(dataset, mirror, raw):
     """Download a dataset from one server; returns why that failed, or None.
 
     torchvision checks the MD5 of each .gz. It writes into a folder of its own, so that a file under its final name is
-    always whole, however a download ends and however many run at once.
+    always whole, however a download ends and however many run at once. `raw` is made only for what has arrived: its
+    place may be a slip of the pen.
     """
     one_mirror = type(dataset.__name__, (dataset,), {"mirrors": [mirror]})
-    raw.mkdir(parents=True, exist_ok=True)
+    place = next(folder for folder in (raw, *raw.parents) if folder.exists())
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # so that a dead network is noticed
     try:
-        with tempfile.TemporaryDirectory(prefix=".download", dir=raw) as part:
+        with tempfile.TemporaryDirectory(prefix=".download", dir=place) as part:
             downloaded = Path(one_mirror(part, download=True).raw_folder)
+            raw.mkdir(parents=True, exist_ok=True)
             for path in sorted(downloaded.iterdir()):
                 if not (raw / path.name).exists():  # the user's own files stay
                     path.replace(raw / path.name)
     except (RuntimeError, urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
         return explain(error)
     except OSError as error:  # torchvision writes to files without naming them
-        raise OSError(error.errno, error.strerror, error.filename or str(raw)) from error
+        raise OSError(error.errno, error.strerror, str(raw)) from error
     finally:
         socket.setdefaulttimeout(before)
     return None
