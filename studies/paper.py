@@ -34,7 +34,7 @@ LOG_P = ("train_log_p", "test_log_p")
 FREY_COLUMNS = ("split", "fold", "variance", "floor", "decay")
 SPLITS = ("random", "film")  # of Frey Face
 CHANGES = ({"variance": "pixel"}, {"variance": "shared"}, {"floor": 0.02}, {"decay": 0.0})
-FIGURE = 9  # the runs of Frey Face that it shows
+FIGURE = {"mnist": 10, "frey_face": 9}  # how many of the runs it shows, the first ones
 QUICK_DIMS = (2, 3, 20)
 QUICK_RUNS = 8
 QUICK_FIGURE = 5
@@ -126,7 +126,8 @@ def main():
     name = flags.results_dir / ("paper" if flags.dataset == "mnist" else f"paper_{flags.dataset}")
     common.write_csv(f"{name}.csv", [row for curve in curves for row in curve])
     common.print_rows(curves[0][0], [map(common.cell, curve[-1].values()) for curve in curves])
-    figure = dict(itertools.islice(zip(runs, curves, strict=True), QUICK_FIGURE if flags.quick else FIGURE))
+    shown = QUICK_FIGURE if flags.quick else FIGURE[flags.dataset]
+    figure = dict(itertools.islice(zip(runs, curves, strict=True), shown))
     draw_curves(figure, LIMITS[flags.dataset]).savefig(f"{name}.png")
     if flags.dataset == "frey_face":
         models = [load_model(flags, run) for run in figure if (run.method, run.split) == ("AEVB", "random")]

@@ -126,3 +126,23 @@ def test_run_trains_at_best_first_rate_and_is_not_trained_again(small_mnist, tmp
 
     monkeypatch.delattr(paper, "train_curve")
     assert paper.measure_curve(flags, paper.Run("wake-sleep", 3)) == rows
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "frey_face"])
+def test_figure_has_both_methods_for_each_size_of_z(tmp_path, monkeypatch, dataset):
+    flags = argparse.Namespace(dataset=dataset, results_dir=tmp_path, quick=False, overwrite=False)
+    row = {"images": 10_000, "train": -150.0, "test": -151.0}
+    shown = []
+    monkeypatch.setattr(paper.common, "parse", lambda *arguments: flags)
+    monkeypatch.setattr(paper.common, "in_parallel", lambda work, items: [[row] for item in items])
+    monkeypatch.setattr(paper.common, "report", lambda *arguments: None)
+    monkeypatch.setattr(paper.frey, "draw_faces", lambda models: paper.common.new_figure(100, 100))
+    for name in ("load", "load_model", "compare_splits"):
+        monkeypatch.setattr(paper, name, lambda *arguments: None)
+    draw = paper.draw_curves
+    monkeypatch.setattr(paper, "draw_curves", lambda curves, limits: shown.extend(curves) or draw(curves, limits))
+    paper.main()
+    curves = [(run.latent_dim, run.method) for run in shown if run.split != "film"]
+    sizes = [run.latent_dim for run in paper.RUNS[dataset] if run.method == "wake-sleep"]
+    assert curves == list(itertools.product(sizes, paper.METHODS))
+    assert (tmp_path / ("paper.png" if dataset == "mnist" else "paper_frey_face.png")).exists()
