@@ -66,11 +66,11 @@ def _fetch(dataset, mirror, raw):
     """Download a dataset from one server; returns why that failed, or None.
 
     torchvision checks the MD5 of each .gz. It writes into a folder of its own, so that a file under its final name is
-    always whole, however a download ends and however many run at once. `raw` is made only for what has arrived: its
-    place may be a slip of the pen.
+    always whole, however a download ends and however many run at once. `raw` is made when data have arrived, so that
+    a mistyped --data_dir leaves no folders behind.
     """
     one_mirror = type(dataset.__name__, (dataset,), {"mirrors": [mirror]})
-    place = next(folder for folder in (raw, *raw.parents) if folder.exists())
+    place = next((folder for folder in (raw, *raw.parents) if folder.exists()), raw)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)  # so that a dead network is noticed
     try:
