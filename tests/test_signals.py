@@ -13,7 +13,7 @@ import time
 
 import pytest
 import torch
-from processes import INTERRUPTED, PATIENCE, ROOT, command, forks
+from processes import INTERRUPTED, PATIENCE, ROOT, command, forks, is_running
 from tqdm import tqdm
 
 import explorer
@@ -56,10 +56,11 @@ def test_ten_thousand_signals_end_a_run_as_documented(tmp_path, stage):
 def test_processes_that_a_shell_had_started_before_it_became_the_command_live_on():
     """As in a batch script: tensorboard & exec python main.py."""
     end = "from support.run.signals import *; leave_on_signals(''); leave(0)"
-    script = f'sleep 60 & echo $!; exec {sys.executable} -c "{end}"'
+    script = f'sleep 600 >/dev/null & echo $!; exec {sys.executable} -c "{end}"'  # else it would hold the pipe open
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert done.returncode == 0
-    os.kill(int(done.stdout), signal.SIGTERM)  # raises ProcessLookupError if it has ended
+    assert is_running(int(done.stdout))
+    os.kill(int(done.stdout), signal.SIGTERM)
 
 
 def signal_copies(folder, stage, signals):
